@@ -1,0 +1,28 @@
+"""Fused kernels for adaptive video recognition: see `crop_resize` first.
+
+Every op runs on the backends reference, cpu, triton and cuda as far as they are built;
+`python -m adafocus_ops` prints what is available here and why the rest is not.
+"""
+
+from . import boxes
+from ._backends import use_backend
+from ._checks import set_debug
+from ._crop_resize import crop_resize
+from ._exit_gate import ExitGate, confidence, entropy, exit_gate
+from ._quantile_frames import quantile_frames
+from ._temporal_shift import temporal_shift
+from ._version import __version__
+
+__all__ = [
+    "ExitGate",
+    "__version__",
+    "boxes",
+    "confidence",
+    "crop_resize",
+    "entropy",
+    "exit_gate",
+    "quantile_frames",
+    "set_debug",
+    "temporal_shift",
+    "use_backend",
+]

@@ -1,0 +1,104 @@
+"""Which implementation answers a call: explicit argument > use_backend > ADAFOCUS_BACKEND > the best.
+
+A backend that cannot run says why in a sentence; one that was asked for by name raises with it.
+"""
+
+import contextlib
+import contextvars
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+
+from . import _extension
+
+# Best first.
+BACKENDS = ("cuda", "cpu", "triton", "reference")
+
+_chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("adafocus_backend", default=None)
+
+# op name -> {backend: the functions that make up the op there}, filled by each op's module.
+_kernels: dict[str, Mapping[str, tuple[Callable, ...]]] = {}
+
+
+def register(op: str, **kernels: tuple[Callable, ...]) -> None:
+    """Declares the functions that implement `op` on each backend, in the same order on all."""
+    _kernels[op] = kernels
+
+
+def ops() -> tuple[str, ...]:
+    """Names of the public ops that have been registered."""
+    return tuple(_kernels)
+
+
+def kernels(op: str, backend: str) -> tuple[Callable, ...]:
+    """The functions that `backend` registered for `op`."""
+    return _kernels[op][backend]
+
+
+def _why_not_compiled(op: str, key: str) -> str | None:
+    """The reason why the extension cannot run the op for a dispatch key ("CPU" or "CUDA")."""
+    if _extension.MISSING:
+        return _extension.MISSING
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    names = [raw.name() for raw in _kernels[op][key.lower()]]
+    lacking = [name for name in names if not has_kernel(name, key)]
+    return f"the extension was built without the {key} kernel of {', '.join(lacking)}" if lacking else None
+
+
+@functools.cache
+def why_not(backend: str, op: str, device: str) -> str | None:
+    """None if `backend` can run `op` on tensors of this device type, else the reason as a sentence."""
+    if backend not in BACKENDS:
+        return f"there is no backend {backend!r}; the backends are {', '.join(BACKENDS)}"
+    if backend == "reference":
+        return None
+    if backend not in _kernels[op]:
+        return f"{op} has no {backend} kernel in this version"
+    if backend == "cpu":
+        return _why_not_compiled(op, "CPU") if device == "cpu" else f"it needs CPU tensors, got {device}"
+    if device != "cuda":
+        return f"it needs CUDA tensors, got {device}"
+    return _why_not_compiled(op, "CUDA") if backend == "cuda" else None
+
+
+def requested() -> str | None:
+    """The backend asked for by use_backend or ADAFOCUS_BACKEND, if any."""
+    return _chosen.get() or os.environ.get("ADAFOCUS_BACKEND") or None
+
+
+@torch.compiler.assume_constant_result
+def choose(op: str, device: str, explicit: str | None) -> str:
+    """Name of the backend that runs `op`; under torch.compile the choice is made once, when compiling.
+
+    Raises:
+        RuntimeError: the backend asked for cannot run; the message says why.
+    """
+    wanted = explicit or requested()
+    if wanted is None:
+        return next(backend for backend in BACKENDS if why_not(backend, op, device) is None)
+    reason = why_not(wanted, op, device)
+    if reason is None:
+        return wanted
+    usable = [backend for backend in BACKENDS if why_not(backend, op, device) is None]
+    raise RuntimeError(f"backend {wanted!r} cannot run {op}: {reason}. Usable here: {', '.join(usable)}")
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Runs every op inside the `with` block on the named backend, or raises with the reason it cannot.
+
+    Args:
+        name: one of "cuda", "cpu", "triton", "reference".
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"use_backend: name must be one of {', '.join(BACKENDS)}, got {name!r}")
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)

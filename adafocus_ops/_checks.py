@@ -1,0 +1,68 @@
+"""Argument checks: every message names the argument, the rule, and what arrived."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+_debug = os.environ.get("ADAFOCUS_DEBUG", "") not in ("", "0")
+
+
+def set_debug(enabled: bool) -> None:
+    """Turns on (or off) the checks of values, which synchronise with the device.
+
+    With it on, NaN or infinite boxes, indices out of range and negative or NaN weights raise
+    ValueError instead of giving the defined result that each function documents. The environment
+    variable ADAFOCUS_DEBUG=1 turns it on from the start.
+    """
+    global _debug
+    _debug = bool(enabled)
+
+
+def debug_enabled() -> bool:
+    """Whether the checks of values are on."""
+    return _debug
+
+
+def require(condition: bool, message: str, error: type[Exception] = ValueError) -> None:
+    """Raises `error` with the message unless the condition holds."""
+    if not condition:
+        raise error(message)
+
+
+def describe(value: object) -> str:
+    """What arrived, for an error message: the shape and dtype of a tensor, the type of all else."""
+    if isinstance(value, torch.Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return type(value).__name__
+
+
+def check_tensor(name: str, value: object, dtypes: Sequence[torch.dtype]) -> None:
+    """`value` must be a strided tensor of one of the dtypes."""
+    require(isinstance(value, torch.Tensor), f"{name} must be a tensor, got {describe(value)}", TypeError)
+    require(
+        value.layout == torch.strided, f"{name} must be a dense tensor, got layout {value.layout}", TypeError
+    )
+    allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+    got = str(value.dtype).removeprefix("torch.")
+    require(value.dtype in dtypes, f"{name} must have dtype {allowed}, got {got}", TypeError)
+
+
+def check_same_device(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
+    """Two tensors of one call must lie on one device."""
+    require(
+        value.device == other.device,
+        f"{name} must be on the device of {other_name} ({other.device}), got {value.device}",
+    )
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """`value` must be one of the named choices."""
+    require(value in choices, f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_positive_int(name: str, value: object) -> None:
+    """`value` must be an integer >= 1 (symbolic integers of torch.compile included)."""
+    is_int = isinstance(value, int | torch.SymInt) and not isinstance(value, bool)
+    require(is_int, f"{name} must be an int, got {describe(value)}", TypeError)
+    require(value >= 1, f"{name} must be at least 1, got {value}")

@@ -1,0 +1,134 @@
+"""exit_gate: which rows of a batch are certain enough to leave."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _backends
+from ._checks import (
+    check_choice,
+    check_positive_int,
+    check_same_device,
+    check_tensor,
+    debug_enabled,
+    describe,
+    require,
+)
+from ._crop_resize import BOX_DTYPES, INDEX_DTYPES
+from ._reference import exit_gate as reference
+
+_backends.register("exit_gate", reference=(reference.exit_gate,))
+
+CRITERIA = ("entropy", "confidence")
+
+
+class ExitGate(NamedTuple):
+    """What exit_gate decided."""
+
+    score: Tensor  # [N] entropy in nats, or the largest probability; float32 (float64 for float64 logits)
+    exited: Tensor  # [N] bool
+    keep: Tensor  # int64 indices of the rows that stay, in order
+    leave: Tensor  # int64 indices of the rows that leave, in order
+    counts: Tensor  # [2] int64 on the device: how many stay, how many leave
+
+
+def exit_gate(
+    logits: Tensor,
+    threshold: float | Tensor,
+    criterion: str = "entropy",
+    *,
+    active: Tensor | None = None,
+    capacity: int | None = None,
+    backend: str | None = None,
+) -> ExitGate:
+    """Decides which rows leave the computation, and lists both groups in order.
+
+    A row leaves when the entropy H = log Z - sum p z of its softmax is at most the threshold
+    (criterion "entropy"), or its largest probability at least (criterion "confidence"). A row with NaN
+    never leaves.
+
+    Args:
+        logits: [N, C] floating point.
+        threshold: a number, or a 0-dimensional tensor (which can change without a new graph capture).
+        criterion: "entropy" (nats) or "confidence".
+        active: which rows are still running: a [N] bool mask or a list of row indices (int32 or int64);
+            the others neither stay nor leave. None means all.
+        capacity: gives `keep` and `leave` this static size, padded with -1 (and cut off), and needs no
+            synchronisation with the device; None gives exact sizes, at the price of one.
+        backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
+
+    Returns:
+        ExitGate(score [N], exited [N], keep, leave, counts [2]).
+
+    Gradients: none (see `entropy` and `confidence`). Determinism: exact order.
+
+    Raises:
+        TypeError, ValueError: a type, shape, device or choice that does not fit.
+
+    Source: Uni-AdaFocus, Section 4.3.
+    """
+    check_tensor("logits", logits, BOX_DTYPES)
+    require(logits.ndim == 2 and logits.shape[1] >= 1, f"logits must be [N, C], got {describe(logits)}")
+    check_choice("criterion", criterion, CRITERIA)
+    if capacity is not None:
+        check_positive_int("capacity", capacity)
+    logits = logits.detach()
+    threshold = torch.as_tensor(threshold, device=None if isinstance(threshold, Tensor) else logits.device)
+    require(
+        threshold.ndim == 0,
+        f"threshold must be a number or a 0-dimensional tensor, got {describe(threshold)}",
+    )
+    check_same_device("threshold", threshold, "logits", logits)
+    if active is not None:
+        active = _active_mask(active, logits)
+    (kernel,) = _backends.kernels("exit_gate", _backends.choose("exit_gate", logits.device.type, backend))
+    return ExitGate(*kernel(logits, threshold, criterion, active, capacity))
+
+
+def _active_mask(active: Tensor, logits: Tensor) -> Tensor:
+    """[N] bool, from a mask or a list of rows."""
+    rows = logits.shape[0]
+    check_tensor("active", active, (torch.bool, *INDEX_DTYPES))
+    check_same_device("active", active, "logits", logits)
+    require(active.ndim == 1, f"active must be one-dimensional, got {describe(active)}")
+    if active.dtype == torch.bool:
+        require(active.shape[0] == rows, f"active must be [N] with N={rows} (logits), got {describe(active)}")
+        return active
+    in_range = (active >= 0) & (active < rows)
+    if debug_enabled():
+        require(bool(in_range.all()), f"active must hold row indices in [0, {rows}) (logits)")
+    # Row `rows` is a bin for what is out of range (the -1 that pads lists of static size, for one).
+    mask = torch.zeros(rows + 1, dtype=torch.bool, device=logits.device)
+    mask[torch.where(in_range, active, rows).long()] = True
+    return mask[:rows]
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of the softmax over the last dimension, H = log Z - sum p z with z shifted by its maximum.
+
+    Args:
+        logits: [..., C] floating point; a logit of minus infinity (a masked class) counts nothing.
+
+    Returns:
+        [...] float32 (float64 for float64 logits), finite whatever the gaps between finite logits.
+
+    Gradients: to logits. Source: Uni-AdaFocus, Section 4.3.
+    """
+    check_tensor("logits", logits, BOX_DTYPES)
+    return reference.entropy(logits)
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """Largest probability of the softmax over the last dimension.
+
+    Args:
+        logits: [..., C] floating point.
+
+    Returns:
+        [...] float32 (float64 for float64 logits).
+
+    Gradients: to logits. Source: Uni-AdaFocus, Section 4.3.
+    """
+    check_tensor("logits", logits, BOX_DTYPES)
+    return reference.confidence(logits)

@@ -1,0 +1,26 @@
+"""Loads the compiled kernels, if they were built."""
+
+import glob
+import os
+
+import torch
+
+
+def _load() -> str | None:
+    """Loads the extension library; returns None, or the sentence that says why it is not there."""
+    found = sorted(glob.glob(os.path.join(os.path.dirname(__file__), "_C.*so")))
+    if not found:
+        return "the compiled extension is not built (install with a C++ compiler, or run `make build`)"
+    try:
+        torch.ops.load_library(found[0])
+    except OSError as error:
+        return f"the compiled extension {found[0]} cannot be loaded with torch {torch.__version__}: {error}"
+    return None
+
+
+MISSING: str | None = _load()
+
+
+def cuda_build() -> str:
+    """CUDA toolkit and architectures that the loaded extension was built for; "" without CUDA code."""
+    return "" if MISSING else torch.ops.adafocus._cuda_build()

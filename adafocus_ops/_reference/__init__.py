@@ -1,0 +1,1 @@
+"""The specification: every op in plain PyTorch, on any device, written to be read."""

@@ -1,0 +1,49 @@
+"""exit_gate in plain PyTorch."""
+
+import torch
+from torch import Tensor
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of the softmax over the last dimension: H = log Z - sum p z with z shifted by its maximum.
+
+    Never evaluates p log p on a p that underflowed, so it stays finite for any finite
+    logits, and a logit of minus infinity (a masked class) counts nothing.
+    """
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    z = z - z.amax(-1, keepdim=True).detach()
+    p = z.softmax(-1)
+    return z.logsumexp(-1) - (p * z.masked_fill(p == 0, 0)).sum(-1)
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """Largest probability of the softmax over the last dimension."""
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return (z.amax(-1) - z.logsumexp(-1)).exp()
+
+
+def exit_gate(
+    logits: Tensor, threshold: Tensor, criterion: str, active: Tensor | None, capacity: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """score [N], exited [N] bool, keep, leave (int64 row indices in stable order), counts [2] int64.
+
+    threshold is a 0-dimensional tensor, active a [N] bool mask of the rows still running.
+    """
+    score = (entropy if criterion == "entropy" else confidence)(logits)
+    threshold = threshold.to(score)
+    exited = score <= threshold if criterion == "entropy" else score >= threshold  # NaN never exits
+    running = torch.ones_like(exited) if active is None else active
+    exited = exited & running
+    stays = running & ~exited
+    counts = torch.stack([stays.sum(), exited.sum()])
+    if capacity is None:
+        return score, exited, stays.nonzero()[:, 0], exited.nonzero()[:, 0], counts
+    return score, exited, _compact(stays, capacity), _compact(exited, capacity), counts
+
+
+def _compact(mask: Tensor, capacity: int) -> Tensor:
+    """Indices of the true entries in order, padded with -1 (cut off) to the capacity; no host sync."""
+    slot = torch.where(mask, mask.cumsum(0) - 1, capacity).clamp(max=capacity)
+    out = torch.full((capacity + 1,), -1, dtype=torch.int64, device=mask.device)
+    rows = torch.arange(mask.shape[0], device=mask.device)
+    return out.scatter_(0, slot, rows)[:capacity]
