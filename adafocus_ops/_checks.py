@@ -40,9 +40,7 @@ def describe(value: object) -> str:
 def check_tensor(name: str, value: object, dtypes: Sequence[torch.dtype]) -> None:
     """`value` must be a strided tensor of one of the dtypes."""
     require(isinstance(value, torch.Tensor), f"{name} must be a tensor, got {describe(value)}", TypeError)
-    require(
-        value.layout == torch.strided, f"{name} must be a dense tensor, got layout {value.layout}", TypeError
-    )
+    require(value.layout == torch.strided, f"{name} must be a dense tensor, got layout {value.layout}", TypeError)
     allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
     got = str(value.dtype).removeprefix("torch.")
     require(value.dtype in dtypes, f"{name} must have dtype {allowed}, got {got}", TypeError)

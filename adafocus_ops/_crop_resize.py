@@ -140,8 +140,16 @@ def crop_resize(
 class _Call:
     """What one call fixes besides its tensors, shared by its forward and backward."""
 
-    def __init__(self, backend: str, affine: Tensor | None, out_h: int, out_w: int, padding: str,
-                 out_dtype: torch.dtype, channels_last: bool) -> None:  # fmt: skip
+    def __init__(
+        self,
+        backend: str,
+        affine: Tensor | None,
+        out_h: int,
+        out_w: int,
+        padding: str,
+        out_dtype: torch.dtype,
+        channels_last: bool,
+    ) -> None:
         self.backend = backend
         self.affine = affine
         self.out_h, self.out_w = out_h, out_w
@@ -151,8 +159,17 @@ class _Call:
 
     def fwd(self, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
         kernel = _backends.kernels("crop_resize", self.backend)[0]
-        return kernel(frames, boxes, frame_index, self.affine, self.out_h, self.out_w, self.padding, self.out_dtype,
-                      self.channels_last)  # fmt: skip
+        return kernel(
+            frames,
+            boxes,
+            frame_index,
+            self.affine,
+            self.out_h,
+            self.out_w,
+            self.padding,
+            self.out_dtype,
+            self.channels_last,
+        )
 
     def bwd_boxes(self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
         kernel = _backends.kernels("crop_resize", self.backend)[1]
@@ -161,8 +178,18 @@ class _Call:
     def bwd_frames(self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
         kernel = _backends.kernels("crop_resize", self.backend)[2]
         lead, (height, width) = frames.shape[:-3], frames.shape[-2:]
-        gradient = kernel(grad, boxes, frame_index, self.affine, lead.numel(), height, width, self.padding,
-                          frames.dtype, _wants_channels_last(frames, None))  # fmt: skip
+        gradient = kernel(
+            grad,
+            boxes,
+            frame_index,
+            self.affine,
+            lead.numel(),
+            height,
+            width,
+            self.padding,
+            frames.dtype,
+            _wants_channels_last(frames, None),
+        )
         return gradient.unflatten(0, lead) if len(lead) > 1 else gradient
 
 
@@ -182,10 +209,7 @@ class _CropResize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:
         frames, boxes, frame_index = ctx.saved_tensors
         require(
-            not (
-                torch.is_grad_enabled()
-                and (grad.requires_grad or frames.requires_grad or boxes.requires_grad)
-            ),
+            not (torch.is_grad_enabled() and (grad.requires_grad or frames.requires_grad or boxes.requires_grad)),
             "crop_resize is once differentiable: its gradient has no derivative (call backward without create_graph)",
             RuntimeError,
         )

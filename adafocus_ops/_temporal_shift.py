@@ -40,7 +40,5 @@ def temporal_shift(x: Tensor, num_frames: int, *, fold_div: int = 8, backend: st
         x.ndim == 4 and x.shape[0] % num_frames == 0,
         f"x must be [B * num_frames, C, H, W] with num_frames={num_frames}, got {describe(x)}",
     )
-    (kernel,) = _backends.kernels(
-        "temporal_shift", _backends.choose("temporal_shift", x.device.type, backend)
-    )
+    (kernel,) = _backends.kernels("temporal_shift", _backends.choose("temporal_shift", x.device.type, backend))
     return kernel(x, num_frames, x.shape[1] // fold_div)

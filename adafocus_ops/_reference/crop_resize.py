@@ -53,8 +53,15 @@ def frame_of_box(frame_index: Tensor | None, boxes: Tensor) -> Tensor:
     return frame_index.long()
 
 
-def _corners(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None, out_h: int,
-             out_w: int, padding: str) -> tuple[Axis, Axis, list[list[Tensor]], Tensor]:  # fmt: skip
+def _corners(
+    frames: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    affine: Tensor | None,
+    out_h: int,
+    out_w: int,
+    padding: str,
+) -> tuple[Axis, Axis, list[list[Tensor]], Tensor]:
     """Both axes, the normalised pixel v[k, :, floor(y) + a, floor(x) + b] as corner[a][b] [K, C, P_h, P_w]
     (0 outside the frame), and which boxes are valid [K]."""
     frames = frames.reshape(-1, *frames.shape[-3:])
@@ -76,8 +83,17 @@ def _corners(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: 
     return y, x, [[corner(a, b) for b in (0, 1)] for a in (0, 1)], valid
 
 
-def fwd(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None, out_h: int, out_w: int,
-        padding: str, out_dtype: torch.dtype, channels_last: bool) -> Tensor:  # fmt: skip
+def fwd(
+    frames: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    affine: Tensor | None,
+    out_h: int,
+    out_w: int,
+    padding: str,
+    out_dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
     """The crops, [K, C, out_h, out_w] of out_dtype.
 
     Args:
@@ -87,9 +103,7 @@ def fwd(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tenso
         affine: [2, C] of the boxes' dtype, scale and shift of each channel's pixels, or None.
     """
     if boxes.shape[0] == 0 or frames.numel() == 0:
-        out = frames.new_full(
-            (boxes.shape[0], frames.shape[-3], out_h, out_w), float("nan"), dtype=boxes.dtype
-        )
+        out = frames.new_full((boxes.shape[0], frames.shape[-3], out_h, out_w), float("nan"), dtype=boxes.dtype)
         return _store(out, out_dtype, channels_last)
     y, x, corner, valid = _corners(frames, boxes, frame_index, affine, out_h, out_w, padding)
     out = 0
@@ -109,8 +123,9 @@ def _store(out: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
     return out.to(dtype).contiguous(memory_format=memory_format)
 
 
-def bwd_boxes(grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None,
-              padding: str) -> Tensor:  # fmt: skip
+def bwd_boxes(
+    grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None, padding: str
+) -> Tensor:
     """Gradient of the boxes, [K, 4] of the boxes' dtype, from grad [K, C, P_h, P_w].
 
     A sample that lies exactly on a pixel takes the derivative on the side of larger coordinates.
@@ -126,9 +141,18 @@ def bwd_boxes(grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor |
     return torch.where(valid[:, None], torch.stack(gradient, 1), 0)
 
 
-def bwd_frames(grad: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None, num_frames: int,
-               height: int, width: int, padding: str, frames_dtype: torch.dtype,
-               channels_last: bool) -> Tensor:  # fmt: skip
+def bwd_frames(
+    grad: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    affine: Tensor | None,
+    num_frames: int,
+    height: int,
+    width: int,
+    padding: str,
+    frames_dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
     """Gradient of the flattened frames, [num_frames, C, height, width] of frames_dtype: A_y^T grad A_x."""
     frame = frame_of_box(frame_index, boxes)
     valid = valid_boxes(boxes, frame, num_frames)
