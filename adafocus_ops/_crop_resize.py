@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _backends, _schema  # noqa: F401  (the schema declares the raw ops used below)
+from . import _backends, _fake, _schema, _vmap  # noqa: F401  (they declare the raw ops used below)
 from ._checks import (
     check_choice,
     check_positive_int,

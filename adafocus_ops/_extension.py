@@ -21,6 +21,8 @@ def _load() -> str | None:
 MISSING: str | None = _load()
 
 
-def cuda_build() -> str:
-    """CUDA toolkit and architectures that the loaded extension was built for; "" without CUDA code."""
-    return "" if MISSING else torch.ops.adafocus._cuda_build()
+def build_info() -> dict[str, str]:
+    """What the loaded extension was built for: {"cpu": instruction set in use, "cuda": toolkit, architectures}."""
+    if MISSING:
+        return {}
+    return dict(line.split(": ", 1) for line in torch.ops.adafocus._build_info().splitlines())

@@ -8,7 +8,7 @@ import torch
 
 library = torch.library.Library("adafocus", "DEF")
 
-library.define("_cuda_build() -> str")
+library.define("_build_info() -> str")
 
 library.define(
     "_crop_resize_fwd(Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt out_h, SymInt out_w,"

@@ -1,0 +1,205 @@
+"""What every model here shares: a light glance at whole frames, a strong look at what matters, one answer."""
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import adafocus_ops
+
+from . import checkpoints
+from ._checks import check_positive_ints, describe, require
+
+# The methods that forward goes through, in the order of their first call. Each is called through the
+# instance, so that wrapping them there (for timing, say) catches every call.
+STAGES = ("read", "glance", "policy", "focus", "head")
+
+# ImageNet's, for frames in [0, 1].
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class Output(NamedTuple):
+    """What a model says about B videos, and where it looked."""
+
+    logits: Tensor  # [B, C] of the last exit that each video reached
+    exit_logits: Tensor  # [B, exits, C], NaN for an exit that a video did not reach
+    frame_index: Tensor  # [B, K] int64 into the candidates, the frames that the focus saw; -1 where it saw none
+    boxes: Tensor  # [B, 4] (cy, cx, h, w) in frame pixels, one patch position per video; NaN where there was none
+    weights: Tensor  # [B, T0] of sum 1, what the temporal policy gives each glance frame; NaN where it did not run
+    glance_index: Tensor | None  # [B, T0] int64 into the candidates; None if the glance frames were given
+
+
+class VideoModel(nn.Module):
+    """A glance encoder on whole frames and a focus encoder on patches of candidate frames.
+
+    Args:
+        glance_encoder, focus_encoder: from frames [B * T, 3, H, W] to maps [B * T, C, h, w], with
+            attributes out_channels and reduction.
+        num_classes: C.
+        patch_size: side P in pixels of what the focus encoder sees.
+        num_glance_frames: T0, whole frames that the glance encoder sees.
+        num_focus_frames: K, frames that the focus encoder sees patches of.
+        num_candidate_frames: N, frames that these K are picked from.
+    """
+
+    frame_size = 224
+    mean = MEAN
+    std = STD
+
+    # stage -> the child modules that do its work, for multiply_adds.
+    stage_modules: Mapping[str, tuple[str, ...]] = {}
+    # Those that an answer at exit 0 needs, for a model that has more than one exit.
+    exit0_modules: tuple[str, ...] = ()
+    # child module -> its name in the published checkpoints, for load_checkpoint.
+    published_prefixes: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        glance_encoder: nn.Module,
+        focus_encoder: nn.Module,
+        *,
+        num_classes: int,
+        patch_size: int,
+        num_glance_frames: int,
+        num_focus_frames: int,
+        num_candidate_frames: int,
+    ) -> None:
+        super().__init__()
+        check_positive_ints(
+            num_classes=num_classes,
+            patch_size=patch_size,
+            num_glance_frames=num_glance_frames,
+            num_focus_frames=num_focus_frames,
+            num_candidate_frames=num_candidate_frames,
+        )
+        require(
+            num_candidate_frames >= num_focus_frames,
+            f"num_candidate_frames must be at least num_focus_frames={num_focus_frames}, got {num_candidate_frames}",
+        )
+        self.num_classes = num_classes
+        self.patch_size = patch_size
+        self.num_glance_frames = num_glance_frames
+        self.num_focus_frames = num_focus_frames
+        self.num_candidate_frames = num_candidate_frames
+        self.glance_encoder = glance_encoder
+        self.focus_encoder = focus_encoder
+
+    def read(
+        self, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, output_size: int, encoder: nn.Module
+    ) -> Tensor:
+        """Stage: one fused read of patches, as the encoder that takes them wants them.
+
+        Args:
+            frames: [B, N, 3, H, W], uint8 (normalised here) or floating point (already normalised), any strides.
+            boxes: [M, 4] in pixels of the frames.
+            frame_index: [M] into the flattened [B * N] frames; None cuts box m from frame m.
+            output_size: P.
+            encoder: its weights give the dtype and the memory format.
+
+        Returns:
+            [M, 3, P, P].
+        """
+        weight = next(encoder.parameters())  # of its first convolution
+        channels_last = not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
+        normalise = frames.dtype == torch.uint8
+        return adafocus_ops.crop_resize(
+            frames,
+            boxes,
+            output_size,
+            frame_index=frame_index,
+            mean=self.mean if normalise else None,
+            std=self.std if normalise else None,
+            out_dtype=weight.dtype,
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        )
+
+    def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage: maps [B, T0, C_G, h, w] and features [B, T0, C_G] of whole frames [B * T0, 3, H, W]."""
+        maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))
+        return maps, maps.mean((-2, -1))
+
+    def focus(self, patches: Tensor) -> Tensor:
+        """Stage: features [B, K, C_L] of patches [B * K, 3, P, P]."""
+        maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))
+        return maps.mean((-2, -1))
+
+    def load_checkpoint(self, source: str | os.PathLike | Mapping[str, Tensor]) -> None:
+        """Loads every weight, from our format or a published checkpoint, or changes nothing and raises.
+
+        Args:
+            source: a .safetensors file, a file of torch.save (read with weights_only=True), or a state
+                dict. The weights may lie under "state_dict" or "model" and have a "module." prefix.
+
+        Raises:
+            ValueError: names that are missing or unexpected, or shapes that differ; the message lists them.
+        """
+        checkpoints.load_checkpoint(self, source)
+
+    def save_checkpoint(self, path: str | os.PathLike) -> None:
+        """Writes every weight to a .safetensors file under this model's own names."""
+        checkpoints.save_checkpoint(self, path)
+
+    def _check_frames(self, name: str, frames: object, count: int) -> None:
+        side = self.frame_size
+        require(isinstance(frames, Tensor), f"{name} must be a tensor, got {describe(frames)}", TypeError)
+        require(
+            frames.ndim == 5 and tuple(frames.shape[1:]) == (count, 3, side, side),
+            f"{name} must be [B, {count}, 3, {side}, {side}], got {describe(frames)}",
+        )
+        require(
+            frames.dtype == torch.uint8 or frames.is_floating_point(),
+            f"{name} must be uint8 or floating point, got {describe(frames)}",
+            TypeError,
+        )
+
+    def _check_inputs(self, frames: Tensor, glance_frames: Tensor | None) -> None:
+        self._check_frames("frames", frames, self.num_candidate_frames)
+        if glance_frames is None:
+            require(
+                self.num_candidate_frames >= self.num_glance_frames,
+                f"glance_frames must be given when there are fewer candidates ({self.num_candidate_frames}) than"
+                f" glance frames ({self.num_glance_frames})",
+            )
+            return
+        self._check_frames("glance_frames", glance_frames, self.num_glance_frames)
+        require(
+            glance_frames.shape[0] == frames.shape[0] and glance_frames.device == frames.device,
+            f"glance_frames must be of the {frames.shape[0]} videos of frames and on {frames.device},"
+            f" got {describe(glance_frames)} on {glance_frames.device}",
+        )
+
+    def _glance_positions(self, device: torch.device) -> Tensor:
+        """[T0] int64: which candidates the glance encoder sees where its frames are not given."""
+        raise NotImplementedError
+
+    def _glance_at(self, frames: Tensor, glance_frames: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Maps, features and glance_index of the whole frames that are given or picked from the candidates."""
+        if glance_frames is not None:
+            return *self.glance(self._read_whole(glance_frames, None, self.glance_encoder)), None
+        positions = self._glance_positions(frames.device)
+        glance_index = positions.expand(frames.shape[0], -1)
+        whole = self._read_whole(frames, flat_index(glance_index, frames.shape[1]), self.glance_encoder)
+        return *self.glance(whole), glance_index
+
+    def _read_whole(self, frames: Tensor, frame_index: Tensor | None, encoder: nn.Module) -> Tensor:
+        """Whole frames [M, 3, H, W], picked by frame_index [M] or all of them."""
+        count = frames.shape[:2].numel() if frame_index is None else frame_index.shape[0]
+        return self.read(frames, self._full_frames(count, frames.device), frame_index, self.frame_size, encoder)
+
+    def _full_frames(self, count: int, device: torch.device) -> Tensor:
+        return adafocus_ops.boxes.full_frame(count, (self.frame_size, self.frame_size), device)
+
+
+def flat_index(frame_index: Tensor, num_frames: int, videos: Tensor | None = None) -> Tensor:
+    """Indices [B * K] into the flattened frames of a batch, from indices [B, K] within each video.
+
+    Args:
+        num_frames: N, frames of each video in the batch.
+        videos: [B] int64, the place of each row's video in the batch; None for 0, 1, 2, ...
+    """
+    if videos is None:
+        videos = torch.arange(frame_index.shape[0], device=frame_index.device)
+    return (videos[:, None] * num_frames + frame_index).flatten()

@@ -1,0 +1,130 @@
+"""Timing of several contenders side by side, and peak memory."""
+
+import ctypes
+import gc
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Call = Callable[[], Any]
+
+
+def interleave(
+    calls: Mapping[str, Call],
+    device: torch.device,
+    *,
+    runs: int,
+    warmup: int = 3,
+    max_seconds: float = float("inf"),
+    min_runs: int = 3,
+    on_round: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Milliseconds of every run of every call, all taking turns, so that a machine that slows down slows all.
+
+    Args:
+        runs, warmup: rounds that count, and rounds before them that do not.
+        max_seconds: no further round starts after this long, but at least min_runs count.
+        on_round: called after every round, warm-up included.
+    """
+    stopwatch = _cuda_ms if device.type == "cuda" else _cpu_ms
+    times = {name: [] for name in calls}
+    start = time.perf_counter()
+    for done in range(-warmup, runs):
+        if done >= min_runs and time.perf_counter() - start > max_seconds:
+            break
+        for name, call in calls.items():
+            elapsed = stopwatch(call, device)
+            if done >= 0:
+                times[name].append(elapsed)
+        on_round()
+    return times
+
+
+def stats(times: list[float]) -> dict[str, float]:
+    """The 20th, 50th and 80th percentile of run times in milliseconds, and how many there were."""
+    p20, p50, p80 = np.percentile(times, (20, 50, 80)).tolist()
+    return {"p20_ms": p20, "p50_ms": p50, "p80_ms": p80, "n": len(times)}
+
+
+def _cpu_ms(call: Call, _device: torch.device) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _cuda_ms(call: Call, device: torch.device) -> float:
+    _empty_l2(device)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def _empty_l2(device: torch.device) -> None:
+    """Leaves nothing of the last run in the cache: small inputs would otherwise be timed from there."""
+    size = 2 * torch.cuda.get_device_properties(device).L2_cache_size
+    torch.empty(size, dtype=torch.uint8, device=device).zero_()
+
+
+@contextmanager
+def timed_methods(owner: object, names: tuple[str, ...], device: torch.device) -> Iterator[dict[str, float]]:
+    """Within the block, calls of the owner's methods add their milliseconds to the yielded {name: sum}."""
+    totals = dict.fromkeys(names, 0.0)
+
+    def synchronise() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def timed(name: str, method: Callable) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            synchronise()
+            start = time.perf_counter()
+            result = method(*args, **kwargs)
+            synchronise()
+            totals[name] += (time.perf_counter() - start) * 1e3
+            return result
+
+        return call
+
+    for name in names:
+        setattr(owner, name, timed(name, getattr(owner, name)))
+    try:
+        yield totals
+    finally:
+        for name in names:
+            delattr(owner, name)
+
+
+def peak_memory_mib(call: Call, device: torch.device) -> float | None:
+    """Memory that one call needs at its peak beyond what was in use before, in MiB; None where it cannot be read.
+
+    On a GPU that of torch's allocator; on a CPU the growth of the process's resident set (Linux only).
+    """
+    gc.collect()
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    try:
+        # Give freed memory back first: pages that the allocator kept would hide what the call needs.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+        before = _status_mib("VmRSS")
+        call()
+        return _status_mib("VmHWM") - before
+    except (OSError, AttributeError):
+        return None
+
+
+def _status_mib(field: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[1]) / 2**10

@@ -1,0 +1,380 @@
+"""Times the ops of adafocus_ops against what they replace: python bench/ops.py
+
+Each case is checked first: an op whose result differs from its baseline's is not timed, and the run fails.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from _console import print_table, progress
+from _environment import ROOT, device_name, environment, header
+from _rows import Row, default_path, write
+from _timing import interleave, stats
+from adafocus_ops import crop_resize, use_backend
+
+sys.path.append(str(ROOT / "third_party"))  # adapters of the peers
+
+import kornia_adapter
+import torchvision_adapter
+
+OURS = "adafocus_ops"
+PEERS = {"torchvision": torchvision_adapter.crop_resize, "kornia": kornia_adapter.crop_resize}
+
+# Best first, as adafocus_ops chooses.
+BACKENDS = ("cuda", "cpu", "triton", "reference")
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+NUM_BOXES = {"cpu": 48, "cuda": 1536}
+
+Crop = Callable[[Tensor, Tensor, int], Tensor]  # frames [K, C, H, W], boxes [K, 4], P -> [K, C, P, P]
+Call = Callable[[], tuple[Tensor, ...]]  # the results that are compared
+
+
+class MismatchError(Exception):
+    """A contender does not compute what the baseline computes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One op on one input, and what to compare it with."""
+
+    op: str
+    name: str
+    mode: str  # "forward" or "forward+backward"
+    dtype: str
+    layout: str
+    baseline: str  # name of the contender that the op is checked against and must beat
+    # Largest difference allowed, as a share of the baseline's largest value.
+    tolerance: float
+    at_least: Mapping[str, float]  # device type -> times faster than the baseline
+    contenders: Callable[[torch.device], dict[str, Call]]  # may raise for a single peer only inside its call
+
+
+# --- crop_resize ---------------------------------------------------------------------------------------------------
+
+
+def crop_case(
+    patch: int,
+    dtype: torch.dtype,
+    layout: str,
+    *,
+    out_dtype: torch.dtype = torch.float32,
+    gradient: str | None = None,
+    tolerance: float,
+    at_least: Mapping[str, float],
+    frame_size: int = 224,
+    sides: tuple[float, float] = (96, 224),
+    num_boxes: int | None = None,
+) -> Case:
+    """crop_resize of one box a frame.
+
+    Args:
+        patch, frame_size, sides: P, side of the frames, least and largest side of the boxes, in pixels.
+        dtype: of the frames; uint8 ones are gathered and normalised, in the op's read or by the chain.
+        gradient: "boxes" or "frames": the backward pass to these alone is timed too.
+        num_boxes: default NUM_BOXES of the device.
+    """
+    normalised = dtype == torch.uint8
+
+    def contenders(device: torch.device) -> dict[str, Call]:
+        count = num_boxes or NUM_BOXES[device.type]
+        generator = torch.Generator().manual_seed(0)
+        frames = torch.randint(256, (count, 3, frame_size, frame_size), dtype=torch.uint8, generator=generator)
+        frames = frames if normalised else (frames / 255).to(dtype)
+        frames = frames.to(device).contiguous(memory_format=LAYOUTS[layout])
+        boxes = random_boxes(count, patch, frame_size, sides, generator).to(device)
+        grad = torch.randn(count, 3, patch, patch, generator=generator).to(device, out_dtype)
+        grad = grad.contiguous(memory_format=LAYOUTS[layout])
+        index = torch.arange(count, device=device)
+        mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (MEAN, STD))
+        wanted = {"boxes": boxes, "frames": frames}.get(gradient)
+        if wanted is not None:
+            wanted.requires_grad_()
+
+        def ours() -> Tensor:
+            if not normalised:
+                return crop_resize(frames, boxes, patch, out_dtype=out_dtype)
+            return crop_resize(frames, boxes, patch, frame_index=index, mean=MEAN, std=STD, out_dtype=out_dtype)
+
+        def chain(crop: Crop) -> Tensor:
+            x = frames
+            if normalised:
+                x = x.index_select(0, index).float().div(255).sub(mean).div(std)
+            return crop(x, boxes, patch).to(out_dtype).contiguous(memory_format=LAYOUTS[layout])
+
+        def results(forward: Callable[[], Tensor]) -> tuple[Tensor, ...]:
+            out = forward()
+            return (out,) if wanted is None else (out.detach(), *torch.autograd.grad(out, wanted, grad))
+
+        crops = {"grid_sample": grid_sample_crop, **PEERS}
+        return {OURS: lambda: results(ours)} | {
+            name: lambda crop=crop: results(lambda: chain(crop)) for name, crop in crops.items()
+        }
+
+    source = str(dtype).removeprefix("torch.")
+    target = str(out_dtype).removeprefix("torch.")
+    dtypes = source if source == target else f"{source} to {target}"
+    what = f"gradient of {gradient}" if gradient else "forward"
+    return Case(
+        op="crop_resize",
+        name=f"crop_resize {dtypes}, P={patch}, {layout}, {what}",
+        mode="forward+backward" if gradient else "forward",
+        dtype=source,
+        layout=layout,
+        baseline="grid_sample",
+        tolerance=tolerance,
+        at_least=at_least,
+        contenders=contenders,
+    )
+
+
+def grid_sample_crop(frames: Tensor, boxes: Tensor, patch: int) -> Tensor:
+    """The crop of box k from frame k by affine_grid and grid_sample."""
+    grid = F.affine_grid(_theta(boxes, frames.shape[-2:]), [len(boxes), 3, patch, patch], align_corners=False)
+    return F.grid_sample(frames, grid.to(frames.dtype), align_corners=False)
+
+
+def _theta(boxes: Tensor, frame_size: Sequence[int]) -> Tensor:
+    """[K, 2, 3]: the boxes as affine_grid takes them, with the frame as [-1, 1] in x and y."""
+    (cy, cx, h, w), (height, width) = boxes.unbind(1), frame_size
+    zero = torch.zeros_like(cy)
+    rows = [w / width, zero, 2 * cx / width - 1, zero, h / height, 2 * cy / height - 1]
+    return torch.stack(rows, 1).view(-1, 2, 3)
+
+
+def random_boxes(
+    count: int, patch: int, frame_size: int, sides: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """[count, 4]: boxes anywhere inside the frame, none with a sample within 1e-4 pixels of a pixel's position.
+
+    There the value has a kink in the box, and float32 rounding would decide which side's derivative is taken.
+    """
+    shape = (4 * count, 4)
+    a_y, a_x, a_h, a_w = torch.rand(shape, generator=generator).unbind(1)
+    h, w = (sides[0] + a * (sides[1] - sides[0]) for a in (a_h, a_w))
+    boxes = torch.stack([a_y * (frame_size - h) + h / 2, a_x * (frame_size - w) + w / 2, h, w], 1)
+    theta = _theta(boxes.double(), (frame_size, frame_size))
+    grid = F.affine_grid(theta, [len(boxes), 1, patch, patch], align_corners=False)  # [4 count, P, P, (x, y)]
+    position = ((grid + 1) * frame_size - 1) / 2
+    clear = ((position - position.round()).abs() > 1e-4).flatten(1).all(1)
+    return boxes[clear][:count]
+
+
+# The tolerances are five to ten times the largest difference seen between grid_sample in float32 and in float64.
+FORWARD_TOLERANCE, GRADIENT_TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-4, 2e-3
+
+CASES = (
+    *(
+        crop_case(patch, torch.uint8, layout, tolerance=FORWARD_TOLERANCE, at_least={"cpu": cpu, "cuda": 5})
+        for patch, cpu in ((96, 15), (128, 12))
+        for layout in LAYOUTS
+    ),
+    *(
+        crop_case(patch, torch.float32, layout, tolerance=FORWARD_TOLERANCE, at_least={"cpu": 2.5})
+        for patch in (96, 128)
+        for layout in LAYOUTS
+    ),
+    *(
+        crop_case(
+            patch,
+            torch.float32,
+            layout,
+            gradient="boxes",
+            tolerance=GRADIENT_TOLERANCE,
+            at_least={"cpu": 6, "cuda": 5},
+        )
+        for patch in (96, 128)
+        for layout in LAYOUTS
+    ),
+    *(
+        crop_case(
+            patch, torch.float32, layout, gradient="frames", tolerance=GRADIENT_TOLERANCE, at_least={"cuda": 5}
+        )
+        for patch in (96, 128)
+        for layout in LAYOUTS
+    ),
+    *(
+        crop_case(
+            patch,
+            torch.uint8,
+            "channels_last",
+            out_dtype=torch.float16,
+            tolerance=HALF_TOLERANCE,
+            at_least={"cuda": 5},
+        )
+        for patch in (96, 128)
+    ),
+)
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+
+def measure(case: Case, device: torch.device, backend: str | None, runs: int, env: dict[str, Any]) -> Row:
+    """Checks a case, times it, and returns its row.
+
+    Raises:
+        MismatchError: our result differs from the baseline's.
+    """
+    calls = case.contenders(device)
+    backend = backend or first_backend(calls[OURS])
+
+    def ours(call: Call = calls[OURS]) -> tuple[Tensor, ...]:
+        with use_backend(backend):
+            return call()
+
+    calls[OURS] = ours
+    expected = calls[case.baseline]()
+    errors, absent = {}, {}
+    for name, call in list(calls.items()):
+        try:
+            errors[name] = difference(call(), expected)
+        except (ImportError, NotImplementedError) as reason:
+            absent[name] = str(reason)
+            del calls[name]
+            continue
+        if not errors[name] <= case.tolerance:
+            raise MismatchError(
+                f"{case.name}: {name} ({backend if name == OURS else 'peer'}) differs from {case.baseline} by "
+                f"{errors[name]:.2e} of its largest value, {case.tolerance:.0e} is allowed; not timed"
+            )
+    check_layout(case, calls[OURS]()[0])
+    times = {name: stats(values) for name, values in interleave(calls, device, runs=runs).items()}
+    ratios = {name: times[name]["p50_ms"] / times[OURS]["p50_ms"] for name in times if name != OURS}
+    return {
+        "what": "ops",
+        "op": case.op,
+        "case": case.name,
+        "device": env["device"],
+        "device_type": device.type,
+        "dtype": case.dtype,
+        "layout": case.layout,
+        "mode": case.mode,
+        "backend": backend,
+        "threads": env["threads"],
+        "stats": times[OURS],
+        "baseline": case.baseline,
+        "contenders": {name: value for name, value in times.items() if name != OURS},
+        "absent": absent,
+        "check": {"passed": True, "max_error": errors[OURS], "tolerance": case.tolerance},
+        "ratios": ratios,
+        "at_least": case.at_least.get(device.type),
+        "env": env,
+    }
+
+
+def difference(results: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
+    """The largest difference of any result, as a share of the expected one's largest value; infinite if shapes differ."""
+    if [r.shape for r in results] != [e.shape for e in expected]:
+        return float("inf")
+    pairs = [(r.double(), e.double()) for r, e in zip(results, expected, strict=True)]
+    return max(float((r - e).abs().max() / e.abs().max()) for r, e in pairs)
+
+
+def check_layout(case: Case, out: Tensor) -> None:
+    """The result must be stored like the frames."""
+    if not out.is_contiguous(memory_format=LAYOUTS[case.layout]):
+        raise MismatchError(f"{case.name}: the result must be {case.layout}, its strides are {out.stride()}; not timed")
+
+
+def first_backend(call: Call) -> str:
+    """The best backend that runs the call, so that the row can name it."""
+    for name in BACKENDS[:-1]:
+        try:
+            with use_backend(name):
+                call()
+            return name
+        except RuntimeError:
+            continue
+    return BACKENDS[-1]
+
+
+def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Columns and lines of the printed table."""
+    columns = ["case", "backend", "ms (p20 to p80)", "against", "their ms", "times faster", "at least", "error"]
+    lines = []
+    for row in rows:
+        ours = row["stats"]
+        for number, (name, theirs) in enumerate(row["contenders"].items()):
+            is_baseline = name == row["baseline"]
+            first = number == 0
+            lines.append(
+                [
+                    row["case"] if first else "",
+                    row["backend"] if first else "",
+                    f"{ours['p50_ms']:.3g} ({ours['p20_ms']:.3g} to {ours['p80_ms']:.3g})" if first else "",
+                    name,
+                    f"{theirs['p50_ms']:.3g}",
+                    f"{row['ratios'][name]:.2f}",
+                    verdict(row) if is_baseline else "",
+                    f"{row['check']['max_error']:.0e}" if is_baseline else "",
+                ]
+            )
+    return columns, lines
+
+
+def verdict(row: Row) -> str:
+    """The ratio asked for, and whether it was reached."""
+    if row["at_least"] is None:
+        return ""
+    reached = row["ratios"][row["baseline"]] >= row["at_least"]
+    return f"{row['at_least']:g} ({'met' if reached else 'not met'})"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--backend", choices=BACKENDS, default=os.environ.get("ADAFOCUS_BACKEND") or None)
+    parser.add_argument("--cases", metavar="TEXT", default="", help="only the cases whose name contains this")
+    parser.add_argument("--list", action="store_true", help="print the cases and stop")
+    parser.add_argument("--runs", type=int, default=30, help="timed rounds, after 3 that warm up (default: 30)")
+    parser.add_argument("--threads", type=int, default=1, help="threads on a CPU (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="rows (default: bench/results/ops_DEVICE.jsonl)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse(arguments)
+    device = torch.device(args.device)
+    cases = [case for case in CASES if args.cases in case.name]
+    if args.list:
+        print("\n".join(case.name for case in cases))
+        return 0
+    if not cases:
+        print(f"no case contains {args.cases!r}; see --list", file=sys.stderr)
+        return 2
+    torch.set_num_threads(args.threads)
+    env = environment(device)
+    print("\n".join(header(env)))
+    print(f"{args.runs} interleaved runs, medians; frames and boxes resident on {device_name(device)}")
+    rows, failures = [], []
+    with progress("timing", len(cases)) as step:
+        for case in cases:
+            try:
+                rows.append(measure(case, device, args.backend, args.runs, env))
+            except MismatchError as error:
+                failures.append(str(error))
+            step(case.name)
+    if rows:
+        print_table("ops", *table(rows))
+        write(args.json or default_path("ops", env["device"]), rows)
+    for reason in sorted({f"{name}: {reason}" for row in rows for name, reason in row["absent"].items()}):
+        print(reason)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

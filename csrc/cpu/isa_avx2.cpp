@@ -1,0 +1,6 @@
+// The CPU kernels for processors with AVX2, FMA and F16C.
+#if defined(__x86_64__)
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2")
+#define AF_ISA avx2
+#include "cpu/crop_resize.inl"
+#endif
