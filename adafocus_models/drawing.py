@@ -7,21 +7,22 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import av
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, uint8
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
 
 from adafocus_ops import crop_resize
 from adafocus_ops.boxes import to_xyxy
 
-from .video import Clip
+from .video import Clip, av
 
 BOX_COLOUR = (255, 159, 10)
 _PAPER, _INK, _GREY, _ALERT = (250, 250, 248), (28, 30, 33), (112, 117, 124), (196, 43, 28)
-_TITLE, _HEADING, _TEXT = 24, 17, 14  # type sizes in pixels
-_MARGIN, _GAP = 24, 10
-_MAX_COLUMNS = 8
+_TITLE, _HEADING, _TEXT = 24, 18, 14  # type sizes in pixels
+_MARGIN, _GAP = 24, 16
+_COLUMNS = 4  # of picked frames
+_MIN_WIDTH = 900
+_BOX_LINE = 3
 
 _VIDEO_SCALE = 2
 _VIDEO_RATE = 4  # frames a second
@@ -40,59 +41,45 @@ def contact_sheet(
     title: str = "",
     note: str = "",
 ) -> Image.Image:
-    """One picture of a prediction: the glance frames, the picked frames with their boxes, and their patches.
+    """One picture of a prediction: the glance frames, and the picked frames with their boxes and patches.
 
     Args:
-        candidates, glance: the frames that the model was given, of N and T0 frames.
+        candidates, glance: the frames that the model was given, N and T0 of them.
         frame_index: [K] int64 into the candidates: the picked frames.
-        boxes: [4] for all picked frames or [K, 4], (cy, cx, h, w) in pixels of the frames.
-        patch_size: side in pixels of the patches that the focus network sees, shown below their frames.
-        weights: [T0], the temporal policy's weights of the glance frames, shown as bars below them.
-        title: first line.
-        note: a second line, to be noticed.
+        boxes: [4] for all picked frames, or [K, 4]: (cy, cx, h, w) in pixels of the frames.
+        patch_size: side in pixels of the patches that the focus network sees, shown beside their frames.
+        weights: [T0] the temporal policy's weights of the glance frames, shown as bars.
+        title: the first line.
+        note: a line in red below it.
 
     Returns:
         An RGB image.
     """
-    picked, size = len(frame_index), candidates.frames.shape[-1]
+    picked, count = len(frame_index), len(glance.frames)
     boxes = boxes.expand(picked, 4)
-    patches = crop_resize(candidates.frames, boxes, patch_size, frame_index=frame_index, out_dtype=uint8)
-    rows = math.ceil(picked / _MAX_COLUMNS)
-    columns = math.ceil(picked / rows)
-    thumb = size // 2
-    widest = max(columns * (size + _GAP), len(glance.frames) * (thumb + _GAP)) - _GAP
-    line, row = _TEXT + 6, size + patch_size + 2 * _GAP + _TEXT + 6
-    height = 2 * _MARGIN + _TITLE + 10 + line + 2 * (_HEADING + 12) + thumb + 2 * line + _GAP + rows * (row + _GAP)
-    sheet = Image.new("RGB", (widest + 2 * _MARGIN, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    patches = crop_resize(candidates.frames, boxes, patch_size, frame_index=frame_index, out_dtype=torch.uint8)
+    cells = [_focus_cell(candidates, i, boxes[k], patches[k]) for k, i in enumerate(frame_index.tolist())]
+    focus = _stack([_row(cells[k : k + _COLUMNS], _GAP) for k in range(0, picked, _COLUMNS)], _GAP)
+    width = max(focus.width, _MIN_WIDTH)
 
-    y = _MARGIN
-    _text(draw, (_MARGIN, y), title, _TITLE, _INK, widest)
-    y += _TITLE + 10
-    _text(draw, (_MARGIN, y), note, _TEXT, _ALERT, widest)
-    y += line
+    thumb = min(glance.frames.shape[-1], (width + _GAP) // count - _GAP)
+    bars = [0.0] * count if weights is None else (weights / weights.max()).tolist()
+    glances = _row([_glance_cell(glance, i, thumb, bars[i]) for i in range(count)], _GAP)
 
-    heading = f"glance: {len(glance.frames)} frames" + ("" if weights is None else ", bars: temporal policy's weights")
-    _text(draw, (_MARGIN, y), heading, _HEADING, _INK, widest)
-    y += _HEADING + 12
-    for i, frame in enumerate(glance.frames):
-        x = _MARGIN + i * (thumb + _GAP)
-        sheet.paste(_image(frame).resize((thumb, thumb), Image.Resampling.BILINEAR), (x, y))
-        _text(draw, (x, y + thumb + 5), _caption(glance, i), _TEXT, _GREY, thumb)
-        if weights is not None:
-            length = round(float(weights[i] / weights.max()) * thumb)
-            draw.rectangle((x, y + thumb + line + 4, x + max(length, 1) - 1, y + thumb + line + 9), BOX_COLOUR)
-    y += thumb + 2 * line + _GAP
+    def part(text: str, *images: Image.Image) -> Image.Image:
+        return _stack([_label(text, _HEADING, _INK, width), *images], _GAP // 2)
 
-    heading = f"focus: {picked} of {len(candidates.frames)} candidates, patches of {patch_size} x {patch_size}"
-    _text(draw, (_MARGIN, y), heading, _HEADING, _INK, widest)
-    y += _HEADING + 12
-    for k, index in enumerate(frame_index.tolist()):
-        left, top = _MARGIN + k % columns * (size + _GAP), y + k // columns * (row + _GAP)
-        sheet.paste(_with_box(_image(candidates.frames[index]), boxes[k]), (left, top))
-        sheet.paste(_image(patches[k]), (left + (size - patch_size) // 2, top + size + _GAP))
-        _text(draw, (left, top + size + patch_size + 2 * _GAP), _caption(candidates, index), _TEXT, _GREY, size)
-    return sheet
+    legend = "" if weights is None else "; bars: the temporal policy's weights"
+    patch = f"patches of {patch_size} x {patch_size}"
+    sheet = _stack(
+        [
+            _stack([_label(title, _TITLE, _INK, width), _label(note, _TEXT, _ALERT, width)], _GAP // 2),
+            part(f"Glance at {count} frames{legend}", glances),
+            part(f"Focus on {picked} of {len(candidates.frames)} candidates, in {patch}", focus),
+        ],
+        _GAP,
+    )
+    return ImageOps.expand(sheet, _MARGIN, _PAPER)
 
 
 def write_video(
@@ -104,59 +91,99 @@ def write_video(
         path: file to write.
         candidates, frame_index, boxes, title, note: as in `contact_sheet`.
     """
-    boxes = boxes.expand(len(frame_index), 4) * _VIDEO_SCALE
+    boxes = boxes.expand(len(frame_index), 4)
     box_of = dict(zip(frame_index.tolist(), boxes, strict=True))
-    side = candidates.frames.shape[-1] * _VIDEO_SCALE
-    line = _HEADING + 8
+    pages = [_video_page(candidates, i, box_of.get(i), title, note) for i in range(len(candidates.frames))]
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream(_encoder(), rate=_VIDEO_RATE)
-        stream.width, stream.height, stream.pix_fmt = side, side + 4 * line, "yuv420p"
-        for i, frame in enumerate(candidates.frames):
-            image = _image(frame).resize((side, side), Image.Resampling.BICUBIC)
-            if i in box_of:
-                image, role = _with_box(image, box_of[i]), "picked"
-            else:
-                image, role = image.point(lambda value: value * _DIMMED), "skipped"
-            canvas = Image.new("RGB", (stream.width, stream.height), _PAPER)
-            canvas.paste(image)
-            lines = ((title, _INK), (f"{_caption(candidates, i)}: {role}", _GREY), (note, _ALERT))
-            for row, (text, colour) in enumerate(lines):
-                where = (_GAP, side + _GAP + row * line)
-                _text(ImageDraw.Draw(canvas), where, text, _HEADING, colour, side - 2 * _GAP)
-            container.mux(stream.encode(av.VideoFrame.from_image(canvas)))
+        stream = container.add_stream(next(e for e in _ENCODERS if e in av.codecs_available), rate=_VIDEO_RATE)
+        stream.width, stream.height = pages[0].size
+        stream.pix_fmt = "yuv420p"
+        for page in pages:
+            container.mux(stream.encode(av.VideoFrame.from_image(page)))
         container.mux(stream.encode())
 
 
-def _encoder() -> str:
-    return next(name for name in _ENCODERS if name in av.codecs_available)
+def _video_page(clip: Clip, i: int, box: Tensor | None, title: str, note: str) -> Image.Image:
+    """One candidate frame, enlarged, and what it is; box is None where it was not picked."""
+    side = clip.frames.shape[-1] * _VIDEO_SCALE
+    image = _image(clip.frames[i]).resize((side, side), Image.Resampling.BICUBIC)
+    if box is None:
+        role, image = "skipped", image.point(lambda value: value * _DIMMED)
+    else:
+        role, image = "picked", _with_box(image, box * _VIDEO_SCALE)
+    where = ", ".join(filter(None, _caption(clip, i)))
+    lines = (title, _INK), (f"{where}: {role}", _GREY), (note, _ALERT)
+    return _stack([image, *(_label(text, _HEADING, colour, side) for text, colour in lines)], 0)
+
+
+def _glance_cell(clip: Clip, i: int, side: int, bar_length: float) -> Image.Image:
+    """One glance frame at side x side pixels, a bar of that fraction of its width, and its caption."""
+    bar = Image.new("RGB", (side, 6), _PAPER)
+    bar.paste(BOX_COLOUR, (0, 0, round(bar_length * side), bar.height))
+    image = _image(clip.frames[i]).resize((side, side), Image.Resampling.BILINEAR)
+    return _stack([image, bar, *_caption_labels(clip, i, side)], 2)
+
+
+def _focus_cell(clip: Clip, i: int, box: Tensor, patch: Tensor) -> Image.Image:
+    """One picked frame with its box; beside it the patch and the caption."""
+    image = _with_box(_image(clip.frames[i]), box)
+    seen = _image(patch)
+    return _row([image, _stack([seen, *_caption_labels(clip, i, seen.width)], 2)], _GAP // 2)
+
+
+def _caption(clip: Clip, i: int) -> list[str]:
+    """The frame's number in the video, and its time if known."""
+    time = float(clip.time[i])
+    return [f"frame {int(clip.source_index[i])}", "" if math.isnan(time) else f"{time:.2f} s"]
+
+
+def _caption_labels(clip: Clip, i: int, width: int) -> list[Image.Image]:
+    return [_label(text, _TEXT, _GREY, width) for text in _caption(clip, i)]
 
 
 def _image(frame: Tensor) -> Image.Image:
     """A [3, H, W] uint8 frame as an image."""
-    return Image.fromarray(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()))
+    return Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
 
 
 def _with_box(image: Image.Image, box: Tensor) -> Image.Image:
-    """The image with a box (cy, cx, h, w) drawn just inside its edge, on a dark line that sets it off."""
+    """The image with a box (cy, cx, h, w) drawn just inside its edge, and a dark line inside that sets it off."""
     left, top, right, bottom = (round(side) for side in to_xyxy(box).tolist())
     draw = ImageDraw.Draw(image)
-    draw.rectangle((left, top, right - 1, bottom - 1), outline=BOX_COLOUR, width=3)
-    draw.rectangle((left + 3, top + 3, right - 4, bottom - 4), outline=_INK)
+    draw.rectangle((left, top, right - 1, bottom - 1), outline=BOX_COLOUR, width=_BOX_LINE)
+    inset = _BOX_LINE
+    draw.rectangle((left + inset, top + inset, right - 1 - inset, bottom - 1 - inset), outline=_INK)
     return image
 
 
-def _caption(clip: Clip, i: int) -> str:
-    time = float(clip.time[i])
-    return f"frame {int(clip.source_index[i])}" + ("" if math.isnan(time) else f", {time:.2f} s")
-
-
-def _text(
-    draw: ImageDraw.ImageDraw, where: tuple[int, int], text: str, size: int, colour: Sequence[int], width: int
-) -> None:
-    """One line of text, cut off with an ellipsis where it would be wider than `width`."""
+def _label(text: str, size: int, colour: Sequence[int], width: int) -> Image.Image:
+    """One line of text on paper, cut off with an ellipsis where it would be wider than `width`."""
     font = ImageFont.load_default(size)
     if font.getlength(text) > width:
-        while text and font.getlength(text + "...") > width:
-            text = text[:-1]
-        text += "..."
-    draw.text(where, text, fill=tuple(colour), font=font)
+        fits = max(n for n in range(len(text)) if n == 0 or font.getlength(text[:n] + "...") <= width)
+        text = text[:fits] + "..."
+    label = Image.new("RGB", (width, 2 * math.ceil(0.7 * size)), _PAPER)  # even, as video frames have to be
+    ImageDraw.Draw(label).text((0, 1), text, fill=tuple(colour), font=font)
+    return label
+
+
+def _stack(images: list[Image.Image], gap: int) -> Image.Image:
+    """The images below one another, flush left."""
+    height = sum(image.height + gap for image in images) - gap
+    page = Image.new("RGB", (max(image.width for image in images), height), _PAPER)
+    top = 0
+    for image in images:
+        page.paste(image, (0, top))
+        top += image.height + gap
+    return page
+
+
+def _row(images: list[Image.Image], gap: int) -> Image.Image:
+    """The images beside one another, flush at the top."""
+    width = sum(image.width + gap for image in images) - gap
+    page = Image.new("RGB", (width, max(image.height for image in images)), _PAPER)
+    left = 0
+    for image in images:
+        page.paste(image, (left, 0))
+        left += image.width + gap
+    return page

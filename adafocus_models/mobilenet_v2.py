@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from adafocus_ops import temporal_shift
 
 # (expansion, channels, blocks, stride of the first block), in order.
-STAGES = (
+BLOCKS = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -71,7 +71,7 @@ class MobileNetV2(nn.Module):
         super().__init__()
         channels = 32
         features: list[nn.Module] = [ConvBNReLU(3, channels, 3, stride=2)]
-        for expansion, out_channels, blocks, first_stride in STAGES:
+        for expansion, out_channels, blocks, first_stride in BLOCKS:
             for i in range(blocks):
                 stride = first_stride if i == 0 else 1
                 features.append(InvertedResidual(channels, out_channels, stride, expansion, num_frames))

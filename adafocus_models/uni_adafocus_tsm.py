@@ -130,12 +130,63 @@ class UniAdaFocusTSM(VideoModel):
         maps, features, glance_index = self._glance_at(frames, glance_frames)
         exit0 = self.head(features)
         if gate is None:
-            final, frame_index, box, weights = self._look_closer(frames, maps, features)
-            return Output(final, torch.stack([exit0, final], 1), frame_index, box, weights, glance_index)
+            looked = self._look_closer(frames, maps, features)
+            logits = looked[0]
+        else:
+            keep = _staying(gate(exit0), exit0.shape[0])
+            looked = self._nobody_looked(exit0)
+            if keep.numel():
+                for rows, kept in zip(looked, self._look_closer(frames, maps[keep], features[keep], keep), strict=True):
+                    rows[keep] = kept
+            logits = exit0.index_copy(0, keep, looked[0][keep])
+        exit1, frame_index, box, weights = looked
+        return Output(logits, torch.stack([exit0, exit1], 1), frame_index, box, weights, glance_index)
 
-        videos = _staying(gate(exit0), exit0.shape[0])
-        exit1 = torch.full_like(exit0, torch.nan)
-        logits = exit0.clone()
-        frame_index = videos.new_full((exit0.shape[0], self.num_focus_frames), -1)
-        box, weights = (videos.new_full((exit0.shape[0], n), torch.nan, dtype=) for n in ())
-        raise NotImplementedError
+    def _look_closer(
+        self, frames: Tensor, maps: Tensor, features: Tensor, videos: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Policy, focus and exit 1 for the videos with these maps and features.
+
+        Args:
+            frames: the candidates of the whole batch.
+            videos: [B'] places in the batch of the videos that maps and features belong to; None for all.
+
+        Returns:
+            logits [B', C] of exit 1, frame_index [B', K], boxes [B', 4], weights [B', T0].
+        """
+        weights, frame_index, box = self.policy(maps, features)
+        patches = self.read(
+            frames,
+            box.repeat_interleave(self.num_focus_frames, 0),
+            flat_index(frame_index, frames.shape[1], videos),
+            self.patch_size,
+            self.focus_encoder,
+        )
+        return self.head(features, self.focus(patches)), frame_index, box, weights
+
+    def _nobody_looked(self, exit0: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What _look_closer returns, for videos that all left at exit 0."""
+        videos = exit0.shape[0]
+        dtype = torch.promote_types(exit0.dtype, torch.float32)
+        return (
+            torch.full_like(exit0, torch.nan),
+            exit0.new_full((videos, self.num_focus_frames), -1, dtype=torch.int64),
+            exit0.new_full((videos, 4), torch.nan, dtype=dtype),
+            exit0.new_full((videos, self.num_glance_frames), torch.nan, dtype=dtype),
+        )
+
+    def _glance_positions(self, device: torch.device) -> Tensor:
+        step = self.num_candidate_frames // self.num_glance_frames
+        positions = 1 + step * torch.arange(self.num_glance_frames, device=device)
+        return positions.clamp(max=self.num_candidate_frames - 1)
+
+
+def _staying(gate: ExitGate, num_videos: int) -> Tensor:
+    """[B'] int64: the videos that go on, once it is clear that every other one leaves."""
+    keep, leave = gate.keep, gate.leave
+    require(
+        keep.shape[0] + leave.shape[0] == num_videos,
+        f"gate must sort each of the {num_videos} videos into keep or leave (no capacity, no active),"
+        f" got {keep.shape[0]} and {leave.shape[0]}",
+    )
+    return keep

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._checks import require
+from ._checks import check_positive_ints, require
 
 try:
     import av
@@ -89,9 +89,13 @@ def read_clip(
     Source: Uni-AdaFocus, Section 5 and the published data loader.
     """
     path = Path(path)
-    for name, value in (("num_candidate_frames", num_candidate_frames), ("num_glance_frames", num_glance_frames)):
-        require(value >= 1, f"{name} must be at least 1, got {value}")
-    require(1 <= frame_size <= short_side, f"frame_size must be in [1, short_side={short_side}], got {frame_size}")
+    check_positive_ints(
+        num_candidate_frames=num_candidate_frames,
+        num_glance_frames=num_glance_frames,
+        frame_size=frame_size,
+        short_side=short_side,
+    )
+    require(frame_size <= short_side, f"frame_size must be at most short_side={short_side}, got {frame_size}")
     require(path.exists(), f"{path} does not exist: check the path", FileNotFoundError)
 
     def wanted(num_frames: int) -> set[int]:

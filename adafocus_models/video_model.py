@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +125,16 @@ class VideoModel(nn.Module):
         """Stage: features [B, K, C_L] of patches [B * K, 3, P, P]."""
         maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))
         return maps.mean((-2, -1))
+
+    def to(self, *args: Any, memory_format: torch.memory_format | None = None, **kwargs: Any) -> "VideoModel":
+        """As nn.Module.to; memory_format=torch.channels_last makes five-dimensional weights channels_last_3d."""
+        super().to(*args, **kwargs)
+        if memory_format is None:
+            return self
+        formats = {4: memory_format, 5: memory_format}
+        if memory_format == torch.channels_last:
+            formats[5] = torch.channels_last_3d
+        return self._apply(lambda t: t.contiguous(memory_format=formats.get(t.ndim, torch.contiguous_format)))
 
     def load_checkpoint(self, source: str | os.PathLike | Mapping[str, Tensor]) -> None:
         """Loads every weight, from our format or a published checkpoint, or changes nothing and raises.

@@ -1,5 +1,6 @@
 """torchvision's roi_align with this library's boxes."""
 
+import torch
 from torch import Tensor
 
 from adafocus_ops import boxes as box_ops
@@ -22,5 +23,6 @@ def crop_resize(frames: Tensor, boxes: Tensor, patch: int) -> Tensor:
         raise ImportError(message) from error
     if boxes.requires_grad:
         raise NotImplementedError("torchvision's roi_align has no gradient for boxes")
-    rois = list(box_ops.to_xyxy(boxes).to(frames.dtype).split(1))  # one [1, 4] a frame
+    frame = torch.arange(len(boxes), device=boxes.device)[:, None]
+    rois = torch.cat([frame, box_ops.to_xyxy(boxes)], 1).to(frames.dtype)  # [K, 5]
     return roi_align(frames, rois, patch, sampling_ratio=1, aligned=True)

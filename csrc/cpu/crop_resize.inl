@@ -44,6 +44,13 @@ AF_HD void store_lanes(C* p, lanes_t<C> v) {
   *reinterpret_cast<lanes_t<C>*>(p) = v;
 }
 
+// The first `count` lanes, and zero in the others.
+template <class C>
+AF_HD lanes_t<C> keep_lanes(lanes_t<C> v, int64_t count) {
+  const lanes_t<C> lane = {C(0), C(1), C(2), C(3)};
+  return lane < C(count) ? v : lanes_t<C>{};
+}
+
 // One output column: where its two pixels start in the row buffer, and their weights.
 template <class C>
 struct Column {
@@ -72,33 +79,37 @@ struct RowLayout {
   const C *scale, *shift;  // [count][S] (the first pixel's S values repeated)
 };
 
-// Calls f(index in the buffer, offset in the row) for every element, in the loop order that suits the
-// layout.
+// Calls f(index in the buffer, offset in the row) for every element of `count` pixels in planes. With the
+// number of channels a constant, compilers interleave whole vectors.
+template <int kChannels, class F>
+AF_HD void for_each_in_planes(int64_t count, int64_t stride_c, const F& f) {
+  for (int64_t q = 0; q < count; ++q) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kChannels; ++c) f(q * kChannels + c, c * stride_c + q);
+  }
+}
+
+// The same for any row, in the loop order that suits its layout.
 template <class C, class F>
 AF_HD void for_each_element(const RowLayout<C>& layout, const F& f) {
-  const int64_t S = layout.S, channels = layout.channels, stride_x = layout.stride_x;
-  if (layout.columns) {
-    for (int64_t q = 0; q < layout.count; ++q) {
-      for (int64_t c = 0; c < channels; ++c) {
-        f(q * S + c, layout.columns[q] * stride_x + c * layout.stride_c);
-      }
-    }
-  } else if (layout.stride_c == 1 && stride_x == S && channels == S) {
-    const int64_t n = layout.count * S;
-    for (int64_t i = 0; i < n; ++i) f(i, i);
-  } else if (layout.stride_c == 1) {
-    for (int64_t q = 0; q < layout.count; ++q) {
-      for (int64_t c = 0; c < channels; ++c) f(q * S + c, q * stride_x + c);
-    }
-  } else if (stride_x == 1) {
-    for (int64_t c = 0; c < channels; ++c) {
-      const int64_t plane = c * layout.stride_c;
-      for (int64_t q = 0; q < layout.count; ++q) f(q * S + c, plane + q);
+  const int64_t S = layout.S, channels = layout.channels, count = layout.count;
+  const int64_t stride_c = layout.stride_c, stride_x = layout.stride_x;
+  const bool whole = channels == S && !layout.columns;  // all of every pixel of the buffer
+  if (whole && stride_x == S && (stride_c == 1 || channels == 1)) {
+    for (int64_t i = 0; i < count * S; ++i) f(i, i);
+  } else if (whole && stride_x == 1 && channels == 3) {
+    for_each_in_planes<3>(count, stride_c, f);
+  } else if (whole && stride_x == 1 && channels == 4) {
+    for_each_in_planes<4>(count, stride_c, f);
+  } else if (stride_c == 1) {
+    for (int64_t q = 0; q < count; ++q) {
+      const int64_t pixel = (layout.columns ? layout.columns[q] : q) * stride_x;
+      for (int64_t c = 0; c < channels; ++c) f(q * S + c, pixel + c);
     }
   } else {
-    for (int64_t c = 0; c < channels; ++c) {
-      const int64_t plane = c * layout.stride_c;
-      for (int64_t q = 0; q < layout.count; ++q) f(q * S + c, plane + q * stride_x);
+    for (int64_t q = 0; q < count; ++q) {
+      const int64_t pixel = (layout.columns ? layout.columns[q] : q) * stride_x;
+      for (int64_t c = 0; c < channels; ++c) f(q * S + c, pixel + c * stride_c);
     }
   }
 }
@@ -139,23 +150,9 @@ void store_row(const C* __restrict__ row, int64_t S, int64_t channels, int64_t c
   visit(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     T* __restrict__ to = static_cast<T*>(out);
-    if (stride_c == 1 && stride_x == S && channels == S) {
-      const int64_t n = count * S;
-      for (int64_t i = 0; i < n; ++i) to[i] = Store<T>::from(row[i]);
-    } else if (stride_c == 1) {
-      for (int64_t j = 0; j < count; ++j) {
-        for (int64_t c = 0; c < channels; ++c) to[j * stride_x + c] = Store<T>::from(row[j * S + c]);
-      }
-    } else {
-      for (int64_t c = 0; c < channels; ++c) {
-        T* __restrict__ plane = to + c * stride_c;
-        if (stride_x == 1) {
-          for (int64_t j = 0; j < count; ++j) plane[j] = Store<T>::from(row[j * S + c]);
-        } else {
-          for (int64_t j = 0; j < count; ++j) plane[j * stride_x] = Store<T>::from(row[j * S + c]);
-        }
-      }
-    }
+    for_each_element<C>({dtype, stride_c, stride_x, channels, S, count, nullptr, nullptr, nullptr},
+                        [&](int64_t i, int64_t at)
+                            __attribute__((always_inline)) { to[at] = Store<T>::from(row[i]); });
   });
 }
 
@@ -197,7 +194,7 @@ struct Workspace {
   C *scale, *shift;    // [row pixels][S] affine of a frame row
   C* ones;             // [max(P_w, row pixels)][S], and
   C* zeros;            // [max(P_w, row pixels)][S]: the affine that changes nothing
-  C *blended, *delta;  // [row pixels][S] row buffers
+  C *row0, *row1;      // [row pixels][S] row buffers
   C* patch_row;        // [P_w][S]
   C* by_column;        // [P_w][kLanes] sums over the rows of a patch
   C* offset_y;         // [P_h] sample offsets
@@ -212,8 +209,8 @@ struct Workspace {
     shift = scratch.take<C>(row);
     ones = scratch.take<C>(max_of(row, patch));
     zeros = scratch.take<C>(max_of(row, patch));
-    blended = scratch.take<C>(row);
-    delta = scratch.take<C>(row);
+    row0 = scratch.take<C>(row);
+    row1 = scratch.take<C>(row);
     patch_row = scratch.take<C>(patch);
     by_column = scratch.take<C>(out_w * kLanes);
     offset_y = scratch.take<C>(out_h);
@@ -309,10 +306,16 @@ struct RowReader {
     return element(image, p.frames.dtype, y * p.frames.stride_y);
   }
 
-  // w0 * row y + w1 * row (y + 1), normalised, with the pixels outside.
-  void read(int64_t y, C w0, C w1, C* out) const {
+  // The two rows of a tap blended.
+  void read(const Tap<C>& y, C* out) const { load({row(y.first), row(y.first + 1), y.u0, y.u1}, out); }
+
+  void read_row(int64_t y, C* out) const { load({row(y), nullptr, C(1), C(0)}, out); }
+
+ private:
+  // Normalised, with the pixels outside.
+  void load(const RowPair<C>& rows, C* out) const {
     const int64_t lead = (span.sparse ? 2 : span.before) * S;
-    load_rows<C>({row(y), row(y + 1), w0, w1}, layout, out + lead);
+    load_rows<C>(rows, layout, out + lead);
     if (span.sparse) {
       memset(out, 0, 2 * S * sizeof(C));  // the two pixels outside
       return;
@@ -378,8 +381,8 @@ void fwd_range(const CropResize& p, int64_t begin, int64_t end) {
       const int64_t patch = out.offset(k) + first * out.stride_c;
       for (int64_t i = 0; i < out.height; ++i) {
         const Tap<C> y = sample_tap<C>(box.cy, box.h, work.offset_y[i], p.frames.height);
-        reader.read(y.first, y.u0, y.u1, work.blended);
-        blend_columns(work.blended, work.columns, out.width, work.S, work.patch_row);
+        reader.read(y, work.row0);
+        blend_columns(work.row0, work.columns, out.width, work.S, work.patch_row);
         store_row(work.patch_row, work.S, channels, out.width, out.dtype,
                   element(out.data, out.dtype, patch + i * out.stride_y), out.stride_c, out.stride_x);
       }
@@ -401,10 +404,10 @@ void load_gradient(const CropResize& p, const Workspace<C>& work, const C* scale
 }
 
 // Adds g D_x out to by_column, whose lanes sum up to one number a column, and returns the sum of g D_y
-// out. `blended` is the row before its columns are blended, `delta` its derivative by y.
+// out over a row of the patch; `top` and `bottom` are the two frame rows that it lies between.
 template <class C>
-C differentiate_row(const C* __restrict__ g, const C* __restrict__ blended, const C* __restrict__ delta,
-                    const Column<C>* columns, int64_t out_w, int64_t S, int64_t channels,
+C differentiate_row(const C* __restrict__ g, const C* __restrict__ top, const C* __restrict__ bottom,
+                    const Tap<C>& y, const Column<C>* columns, int64_t out_w, int64_t S, int64_t channels,
                     C* __restrict__ by_column) {
   C sum = 0;
   if (S <= kLanes) {
@@ -412,32 +415,52 @@ C differentiate_row(const C* __restrict__ g, const C* __restrict__ blended, cons
     lanes_t<C> sums = {};
     for (int64_t j = 0; j < out_w; ++j) {
       const Column<C>& x = columns[j];
+      const lanes_t<C> t0 = load_lanes(top + x.at0), t1 = load_lanes(top + x.at1);
+      const lanes_t<C> b0 = load_lanes(bottom + x.at0), b1 = load_lanes(bottom + x.at1);
       const lanes_t<C> gradient = load_lanes(g + j * S);
-      const lanes_t<C> d_x = load_lanes(blended + x.at1) - load_lanes(blended + x.at0);
-      const lanes_t<C> d_y = load_lanes(delta + x.at0) * x.u0 + load_lanes(delta + x.at1) * x.u1;
       C* const column = by_column + j * kLanes;
-      store_lanes<C>(column, load_lanes(column) + gradient * d_x);
-      sums += gradient * d_y;
+      store_lanes<C>(column, load_lanes(column) + gradient * ((t1 - t0) * y.u0 + (b1 - b0) * y.u1));
+      sums += gradient * ((b0 - t0) * x.u0 + (b1 - t1) * x.u1);
     }
     for (int64_t c = 0; c < channels; ++c) sum += sums[c];
     return sum;
   }
   for (int64_t j = 0; j < out_w; ++j) {
     const Column<C>& x = columns[j];
-    const C *__restrict__ b0 = blended + x.at0, *__restrict__ b1 = blended + x.at1;
-    const C *__restrict__ d0 = delta + x.at0, *__restrict__ d1 = delta + x.at1;
+    const C *__restrict__ t0 = top + x.at0, *__restrict__ t1 = top + x.at1;
+    const C *__restrict__ b0 = bottom + x.at0, *__restrict__ b1 = bottom + x.at1;
     const C* __restrict__ gradient = g + j * S;
     C d_y = 0, d_x = 0;
 #pragma omp simd reduction(+ : d_y, d_x)
     for (int64_t c = 0; c < channels; ++c) {
-      d_y += gradient[c] * (x.u0 * d0[c] + x.u1 * d1[c]);
-      d_x += gradient[c] * (b1[c] - b0[c]);
+      d_x += gradient[c] * ((t1[c] - t0[c]) * y.u0 + (b1[c] - b0[c]) * y.u1);
+      d_y += gradient[c] * ((b0[c] - t0[c]) * x.u0 + (b1[c] - t1[c]) * x.u1);
     }
     sum += d_y;
     by_column[j * kLanes] += d_x;
   }
   return sum;
 }
+
+// The two rows around a sample. Consecutive samples share rows, so even and odd rows have a buffer each
+// and are read only when they change.
+template <class C>
+class RowCache {
+ public:
+  RowCache(const RowReader<C>& reader, const Workspace<C>& work) : reader_(reader), rows_{work.row0, work.row1} {}
+
+  const C* get(int64_t y) {
+    const int64_t slot = y & 1;
+    if (held_[slot] != y) reader_.read_row(y, rows_[slot]);
+    held_[slot] = y;
+    return rows_[slot];
+  }
+
+ private:
+  const RowReader<C>& reader_;
+  C* rows_[2];
+  int64_t held_[2] = {INT64_MIN, INT64_MIN};
+};
 
 template <class C>
 void bwd_boxes_range(const CropResize& p, C* d_boxes, int64_t begin, int64_t end) {
@@ -454,15 +477,14 @@ void bwd_boxes_range(const CropResize& p, C* d_boxes, int64_t begin, int64_t end
       const Box<C> box = p.box<C>(k);
       const Span span = find_columns(p, box, work, /*allow_sparse=*/true);
       const RowReader<C> reader(p, work, span, p.frame_of(k), first, channels);
+      RowCache<C> rows(reader, work);
       memset(work.by_column, 0, out_w * kLanes * sizeof(C));
       C* const d_box = d_boxes + 4 * k;  // (cy, cx, h, w)
       for (int64_t i = 0; i < out_h; ++i) {
         const Tap<C> y = sample_tap<C>(box.cy, box.h, work.offset_y[i], p.frames.height);
-        reader.read(y.first, y.u0, y.u1, work.blended);
-        reader.read(y.first, C(-1), C(1), work.delta);
         load_gradient(p, work, work.ones, k, i, first, channels, work.patch_row);
-        const C d_y = differentiate_row(work.patch_row, work.blended, work.delta, work.columns, out_w, work.S,
-                                        channels, work.by_column);
+        const C d_y = differentiate_row(work.patch_row, rows.get(y.first), rows.get(y.first + 1), y,
+                                        work.columns, out_w, work.S, channels, work.by_column);
         d_box[0] += d_y;
         d_box[2] += d_y * work.offset_y[i];
       }
@@ -479,9 +501,9 @@ void bwd_boxes_range(const CropResize& p, C* d_boxes, int64_t begin, int64_t end
 // ---------------------------------------------------------------------------------------------------
 // Gradient of the frames
 
-// Pixels of the row buffers are whole vectors here: a neighbour's lanes may not be added to.
+// Smaller chunks than the forward's: a whole frame of a chunk is kept.
 AF_HD int64_t chunk_channels_adjoint(const ImageBatch& frames) {
-  return frames.channels <= kLanes ? kLanes : min_of(frames.channels, kPlanarChunk);
+  return min_of(frames.channels, kPlanarChunk);
 }
 
 AF_HD int64_t chunks_adjoint(const ImageBatch& frames) {
@@ -496,8 +518,8 @@ void spread_columns(const C* __restrict__ g, const Column<C>* columns, int64_t o
   for (int64_t j = 0; j < out_w; ++j) {
     const Column<C>& x = columns[j];
     const C* __restrict__ from = g + j * S;
-    if (S == kLanes) {
-      const lanes_t<C> gradient = load_lanes(from);
+    if (S <= kLanes) {
+      const lanes_t<C> gradient = keep_lanes<C>(load_lanes(from), S);  // nothing is added to the neighbour
       store_lanes<C>(row + x.at0, load_lanes(row + x.at0) + gradient * x.u0);
       store_lanes<C>(row + x.at1, load_lanes(row + x.at1) + gradient * x.u1);
       continue;
@@ -513,7 +535,7 @@ void add_box(const CropResize& p, Workspace<C>& work, int64_t k, int64_t first, 
   const int64_t S = work.S, height = p.frames.height, width = p.frames.width;
   const Box<C> box = p.box<C>(k);
   const Span span = find_columns(p, box, work, /*allow_sparse=*/false);
-  C *const row = work.blended, *const inside = row + span.before * S;
+  C *const row = work.row0, *const inside = row + span.before * S;
   for (int64_t i = 0; i < p.patches.height; ++i) {
     load_gradient(p, work, work.scale, k, i, first, channels, work.patch_row);
     memset(row, 0, (span.before + span.count + span.after) * S * sizeof(C));

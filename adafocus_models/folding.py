@@ -1,0 +1,51 @@
+"""Batch normalisation folded into the convolutions, for inference."""
+
+import copy
+
+import torch
+from torch import nn
+
+from ._checks import require
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+NORMALISATIONS = (nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """A copy for inference in which every convolution does the work of the BatchNorm after it.
+
+        w' = w g / sqrt(v + eps),    b' = beta - (m - b) g / sqrt(v + eps)
+
+    with the running mean m and variance v, the scale g and the shift beta; computed in float64.
+
+    Args:
+        module: one whose submodules register each BatchNorm right after the convolution whose output it
+            takes, as all models here (and torchvision's MobileNetV2 and ResNet) do.
+
+    Returns:
+        a copy in eval mode with the same outputs up to rounding; an Identity stands in each BatchNorm's place.
+
+    Raises:
+        ValueError: a BatchNorm that does not follow a convolution of as many channels.
+    """
+    module = copy.deepcopy(module).eval()
+    for parent_name, parent in list(module.named_modules()):
+        before = None
+        for name, child in parent.named_children():
+            if isinstance(child, NORMALISATIONS):
+                fits = isinstance(before, CONVOLUTIONS) and before.out_channels == child.num_features
+                require(fits, f"{parent_name}.{name} must follow the convolution that it is to be folded into")
+                _fold(before, child)
+                setattr(parent, name, nn.Identity())
+            before = child
+    return module
+
+
+@torch.no_grad()
+def _fold(conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+    weight = conv.weight  # [C_out, C_in, ...]
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()  # [C_out]
+    mean = norm.running_mean.double() - (0 if conv.bias is None else conv.bias.double())
+    bias = norm.bias.double() - mean * scale
+    weight.copy_(weight.double() * scale.view(-1, *[1] * (weight.ndim - 1)))  # keeps the memory format
+    conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=weight.requires_grad)
