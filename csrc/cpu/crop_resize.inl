@@ -76,16 +76,17 @@ struct RowLayout {
   int64_t channels, S;         // channels that exist, and the pixel stride of the buffer
   int64_t count;
   const int64_t* columns;  // which pixels, or null for the first `count`
-  const C *scale, *shift;  // [count][S] (the first pixel's S values repeated)
+  const C *scale, *shift;  // [count][S], the affine of S channels repeated for every pixel
 };
 
-// Calls f(index in the buffer, offset in the row) for every element of `count` pixels in planes. With the
-// number of channels a constant, compilers interleave whole vectors.
+// Calls f(index in the buffer, offset in the row, index in the affine pattern) for every element of
+// `count` pixels in planes. With the number of channels a constant, compilers interleave whole vectors
+// and keep the affine in registers.
 template <int kChannels, class F>
 AF_HD void for_each_in_planes(int64_t count, int64_t stride_c, const F& f) {
   for (int64_t q = 0; q < count; ++q) {
 #pragma GCC unroll 4
-    for (int c = 0; c < kChannels; ++c) f(q * kChannels + c, c * stride_c + q);
+    for (int c = 0; c < kChannels; ++c) f(q * kChannels + c, c * stride_c + q, c);
   }
 }
 
@@ -96,7 +97,7 @@ AF_HD void for_each_element(const RowLayout<C>& layout, const F& f) {
   const int64_t stride_c = layout.stride_c, stride_x = layout.stride_x;
   const bool whole = channels == S && !layout.columns;  // all of every pixel of the buffer
   if (whole && stride_x == S && (stride_c == 1 || channels == 1)) {
-    for (int64_t i = 0; i < count * S; ++i) f(i, i);
+    for (int64_t i = 0; i < count * S; ++i) f(i, i, i);
   } else if (whole && stride_x == 1 && channels == 3) {
     for_each_in_planes<3>(count, stride_c, f);
   } else if (whole && stride_x == 1 && channels == 4) {
@@ -104,12 +105,12 @@ AF_HD void for_each_element(const RowLayout<C>& layout, const F& f) {
   } else if (stride_c == 1) {
     for (int64_t q = 0; q < count; ++q) {
       const int64_t pixel = (layout.columns ? layout.columns[q] : q) * stride_x;
-      for (int64_t c = 0; c < channels; ++c) f(q * S + c, pixel + c);
+      for (int64_t c = 0; c < channels; ++c) f(q * S + c, pixel + c, c);
     }
   } else {
     for (int64_t q = 0; q < count; ++q) {
       const int64_t pixel = (layout.columns ? layout.columns[q] : q) * stride_x;
-      for (int64_t c = 0; c < channels; ++c) f(q * S + c, pixel + c * stride_c);
+      for (int64_t c = 0; c < channels; ++c) f(q * S + c, pixel + c * stride_c, c);
     }
   }
 }
@@ -124,15 +125,15 @@ void load_rows(const RowPair<C>& rows, const RowLayout<C>& layout, C* __restrict
       const T *__restrict__ row0 = static_cast<const T*>(rows.row0),
                             *__restrict__ row1 = static_cast<const T*>(rows.row1);
       const C w0 = rows.w0, w1 = rows.w1, inside = w0 + w1;
-      for_each_element(layout, [&](int64_t i, int64_t at) __attribute__((always_inline)) {
+      for_each_element(layout, [&](int64_t i, int64_t at, int64_t a) __attribute__((always_inline)) {
         const C v = w0 * load_as<C>(row0[at]) + w1 * load_as<C>(row1[at]);
-        out[i] = scale[i] * v + shift[i] * inside;
+        out[i] = scale[a] * v + shift[a] * inside;
       });
     } else if (rows.row0 || rows.row1) {
       const T* __restrict__ row = static_cast<const T*>(rows.row0 ? rows.row0 : rows.row1);
       const C w = rows.row0 ? rows.w0 : rows.w1;
-      for_each_element(layout, [&](int64_t i, int64_t at) __attribute__((always_inline)) {
-        out[i] = w * (scale[i] * load_as<C>(row[at]) + shift[i]);
+      for_each_element(layout, [&](int64_t i, int64_t at, int64_t a) __attribute__((always_inline)) {
+        out[i] = w * (scale[a] * load_as<C>(row[at]) + shift[a]);
       });
     } else {
       memset(out, 0, layout.count * layout.S * sizeof(C));
@@ -151,7 +152,7 @@ void store_row(const C* __restrict__ row, int64_t S, int64_t channels, int64_t c
     using T = typename decltype(tag)::type;
     T* __restrict__ to = static_cast<T*>(out);
     for_each_element<C>({dtype, stride_c, stride_x, channels, S, count, nullptr, nullptr, nullptr},
-                        [&](int64_t i, int64_t at)
+                        [&](int64_t i, int64_t at, int64_t)
                             __attribute__((always_inline)) { to[at] = Store<T>::from(row[i]); });
   });
 }
