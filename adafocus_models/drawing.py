@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import av
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from adafocus_ops import crop_resize
 from adafocus_ops.boxes import to_xyxy
 
-from .video import Clip, av
+from .video import Clip
 
 BOX_COLOUR = (255, 159, 10)
 _PAPER, _INK, _GREY, _ALERT = (250, 250, 248), (28, 30, 33), (112, 117, 124), (196, 43, 28)

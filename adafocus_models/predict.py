@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from . import drawing
 from ._checks import require
 from .registry import create_model
 from .video import Clip, read_clip
@@ -107,6 +106,8 @@ def _run(options: argparse.Namespace) -> None:
     print("in the box (cy, cx, h, w) =", tuple(round(side, 1) for side in box.tolist()), "of 224 x 224 pixels")
 
     if options.overlay:
+        from . import drawing
+
         title = f"{options.model}: {lines[0]}"
         if options.overlay.suffix.lower() == ".mp4":
             drawing.write_video(options.overlay, candidates, frame_index, box, title=title, note=note)

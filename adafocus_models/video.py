@@ -146,7 +146,7 @@ def _read_folder(path: Path, wanted: _Wanted, prepare: _Prepare) -> _Frames:
         try:
             with Image.open(files[index]) as image:
                 frames[index] = _Frame(prepare(image.convert("RGB")), float("nan"))
-        except OSError as error:
+        except (OSError, SyntaxError) as error:  # Pillow raises the latter for a broken PNG
             raise ValueError(f"{files[index]} cannot be read as an image ({error}): replace or remove it") from error
     return len(files), frames
 
@@ -220,7 +220,7 @@ def _damage(stream: av.VideoStream, tally: Counter, last_time: float) -> Iterato
     """A phrase for every sign that the stream is not whole; last_time in seconds after the first frame."""
     for kind in ("unreadable packets", "damaged frames"):
         if tally[kind]:
-            yield f"{tally[kind]} {kind}"
+            yield f"{kind}: {tally[kind]}"
     if stream.frames:
         if tally["packets"] < stream.frames:
             yield f"the file states {stream.frames} frames and holds {tally['packets']}"
@@ -254,7 +254,7 @@ def _open(path: Path) -> Iterator[av.VideoStream]:
         stream = container.streams.best("video")
         require(
             stream is not None and not stream.disposition & av.stream.Disposition.attached_pic,
-            f"{path} holds no video stream: give a video file, or a folder of frames",
+            f"{path} holds no video stream: give a whole video file, or a folder of frames",
         )
         codec = stream.codec_context
         require(codec is not None, f"{path} is in a coding that this FFmpeg has no decoder for: {_GET_ANOTHER}")

@@ -1,7 +1,7 @@
 """Argument checks: every message names the argument, the rule, and what arrived."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,10 +24,14 @@ def debug_enabled() -> bool:
     return _debug
 
 
-def require(condition: bool, message: str, error: type[Exception] = ValueError) -> None:
-    """Raises `error` with the message unless the condition holds."""
+def require(condition: bool, message: Callable[[], str], error: type[Exception] = ValueError) -> None:
+    """Raises `error` with the message unless the condition holds.
+
+    The message is made only when it is needed: making it costs time in every call, and a size that is
+    put into a string would be fixed by torch.compile.
+    """
     if not condition:
-        raise error(message)
+        raise error(message())
 
 
 def describe(value: object) -> str:
@@ -37,30 +41,37 @@ def describe(value: object) -> str:
     return type(value).__name__
 
 
+def names(dtypes: Sequence[torch.dtype]) -> str:
+    """The dtypes as a list in words."""
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
 def check_tensor(name: str, value: object, dtypes: Sequence[torch.dtype]) -> None:
     """`value` must be a strided tensor of one of the dtypes."""
-    require(isinstance(value, torch.Tensor), f"{name} must be a tensor, got {describe(value)}", TypeError)
-    require(value.layout == torch.strided, f"{name} must be a dense tensor, got layout {value.layout}", TypeError)
-    allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
-    got = str(value.dtype).removeprefix("torch.")
-    require(value.dtype in dtypes, f"{name} must have dtype {allowed}, got {got}", TypeError)
+    require(isinstance(value, torch.Tensor), lambda: f"{name} must be a tensor, got {describe(value)}", TypeError)
+    require(value.layout == torch.strided, lambda: f"{name} must be dense, got layout {value.layout}", TypeError)
+    require(
+        value.dtype in dtypes,
+        lambda: f"{name} must have dtype {names(dtypes)}, got {names([value.dtype])}",
+        TypeError,
+    )
 
 
 def check_same_device(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
     """Two tensors of one call must lie on one device."""
     require(
         value.device == other.device,
-        f"{name} must be on the device of {other_name} ({other.device}), got {value.device}",
+        lambda: f"{name} must be on the device of {other_name} ({other.device}), got {value.device}",
     )
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """`value` must be one of the named choices."""
-    require(value in choices, f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    require(value in choices, lambda: f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 def check_positive_int(name: str, value: object) -> None:
     """`value` must be an integer >= 1 (symbolic integers of torch.compile included)."""
     is_int = isinstance(value, int | torch.SymInt) and not isinstance(value, bool)
-    require(is_int, f"{name} must be an int, got {describe(value)}", TypeError)
-    require(value >= 1, f"{name} must be at least 1, got {value}")
+    require(is_int, lambda: f"{name} must be an int, got {describe(value)}", TypeError)
+    require(value >= 1, lambda: f"{name} must be at least 1, got {value}")

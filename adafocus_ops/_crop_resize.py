@@ -1,7 +1,7 @@
 """crop_resize: batched, deformable, differentiable crop-and-resize."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ._checks import (
     check_tensor,
     debug_enabled,
     describe,
+    names,
     require,
 )
 from ._reference import crop_resize as reference
@@ -104,18 +105,17 @@ def crop_resize(
     check_tensor("frames", frames, FRAME_DTYPES)
     require(
         4 <= frames.ndim <= MAX_FRAME_DIMS,
-        f"frames must be [..., C, H, W] with 4 to {MAX_FRAME_DIMS} dimensions, got {describe(frames)}",
+        lambda: f"frames must be [..., C, H, W] with 4 to {MAX_FRAME_DIMS} dimensions, got {describe(frames)}",
     )
     check_tensor("boxes", boxes, BOX_DTYPES)
-    require(boxes.ndim == 2 and boxes.shape[1] == 4, f"boxes must be [K, 4], got {describe(boxes)}")
+    require(boxes.ndim == 2 and boxes.shape[1] == 4, lambda: f"boxes must be [K, 4], got {describe(boxes)}")
     check_same_device("boxes", boxes, "frames", frames)
     out_h, out_w = _output_size(output_size)
     check_choice("padding", padding, PADDINGS)
-    require(not antialias, "antialias must be False: antialiasing is not available in this version")
+    require(not antialias, lambda: "antialias must be False: antialiasing is not available in this version")
     if out_dtype is None:
         out_dtype = frames.dtype if frames.is_floating_point() else torch.float32
-    allowed = ", ".join(str(dtype) for dtype in FRAME_DTYPES)
-    require(out_dtype in FRAME_DTYPES, f"out_dtype must be one of {allowed}, got {out_dtype}", TypeError)
+    require(out_dtype in FRAME_DTYPES, lambda: f"out_dtype must be {names(FRAME_DTYPES)}, got {out_dtype}", TypeError)
     _check_frame_index(frames, boxes, frame_index)
     if debug_enabled():
         _check_values(frames, boxes, frame_index)
@@ -137,59 +137,30 @@ def crop_resize(
     return call.fwd(frames.detach(), boxes.detach(), frame_index)
 
 
-class _Call:
+class _Call(NamedTuple):
     """What one call fixes besides its tensors, shared by its forward and backward."""
 
-    def __init__(
-        self,
-        backend: str,
-        affine: Tensor | None,
-        out_h: int,
-        out_w: int,
-        padding: str,
-        out_dtype: torch.dtype,
-        channels_last: bool,
-    ) -> None:
-        self.backend = backend
-        self.affine = affine
-        self.out_h, self.out_w = out_h, out_w
-        self.padding = padding
-        self.out_dtype = out_dtype
-        self.channels_last = channels_last
+    backend: str
+    affine: Tensor | None
+    out_h: int
+    out_w: int
+    padding: str
+    out_dtype: torch.dtype
+    channels_last: bool
 
     def fwd(self, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
-        kernel = _backends.kernels("crop_resize", self.backend)[0]
-        return kernel(
-            frames,
-            boxes,
-            frame_index,
-            self.affine,
-            self.out_h,
-            self.out_w,
-            self.padding,
-            self.out_dtype,
-            self.channels_last,
-        )
+        kernel, _, _ = _backends.kernels("crop_resize", self.backend)
+        return kernel(frames, boxes, frame_index, *self[1:])
 
     def bwd_boxes(self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
-        kernel = _backends.kernels("crop_resize", self.backend)[1]
+        _, kernel, _ = _backends.kernels("crop_resize", self.backend)
         return kernel(grad, frames, boxes, frame_index, self.affine, self.padding)
 
     def bwd_frames(self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
-        kernel = _backends.kernels("crop_resize", self.backend)[2]
+        _, _, kernel = _backends.kernels("crop_resize", self.backend)
         lead, (height, width) = frames.shape[:-3], frames.shape[-2:]
-        gradient = kernel(
-            grad,
-            boxes,
-            frame_index,
-            self.affine,
-            lead.numel(),
-            height,
-            width,
-            self.padding,
-            frames.dtype,
-            _wants_channels_last(frames, None),
-        )
+        layout = (frames.dtype, _wants_channels_last(frames, None))
+        gradient = kernel(grad, boxes, frame_index, self.affine, lead.numel(), height, width, self.padding, *layout)
         return gradient.unflatten(0, lead) if len(lead) > 1 else gradient
 
 
@@ -207,21 +178,34 @@ class _CropResize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        frames, boxes, frame_index = ctx.saved_tensors
-        require(
-            not (torch.is_grad_enabled() and (grad.requires_grad or frames.requires_grad or boxes.requires_grad)),
-            "crop_resize is once differentiable: its gradient has no derivative (call backward without create_graph)",
-            RuntimeError,
-        )
-        d_frames = ctx.call.bwd_frames(grad, frames, boxes, frame_index) if ctx.needs_input_grad[0] else None
-        d_boxes = ctx.call.bwd_boxes(grad, frames, boxes, frame_index) if ctx.needs_input_grad[1] else None
+        inputs = (grad, *ctx.saved_tensors)
+        d_frames = _Gradient.apply(*inputs, ctx.call.bwd_frames) if ctx.needs_input_grad[0] else None
+        d_boxes = _Gradient.apply(*inputs, ctx.call.bwd_boxes) if ctx.needs_input_grad[1] else None
         return d_frames, d_boxes, None, None
+
+
+class _Gradient(torch.autograd.Function):
+    """A gradient of crop_resize, which has no derivative of its own: asking for one raises."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, kernel: Callable) -> Tensor:
+        return kernel(grad, frames, boxes, frame_index)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        raise RuntimeError("crop_resize is once differentiable: its gradient has no derivative")
 
 
 def _output_size(output_size: Any) -> tuple[int, int]:
     if not isinstance(output_size, Sequence):
         output_size = (output_size, output_size)
-    require(len(output_size) == 2, f"output_size must be P or (P_h, P_w), got {output_size!r}")
+    require(len(output_size) == 2, lambda: f"output_size must be P or (P_h, P_w), got {output_size!r}")
     for name, value in zip(("output_size height", "output_size width"), output_size, strict=True):
         check_positive_int(name, value)
     return output_size[0], output_size[1]
@@ -232,14 +216,16 @@ def _check_frame_index(frames: Tensor, boxes: Tensor, frame_index: Tensor | None
     if frame_index is None:
         require(
             boxes_count == frames_count,
-            f"boxes must be [K, 4] with K == N == {frames_count} (frames) unless frame_index is given,"
-            f" got {describe(boxes)}",
+            lambda: (
+                f"boxes must be [K, 4] with K == N == {frames_count} (frames) unless frame_index is given,"
+                f" got {describe(boxes)}"
+            ),
         )
         return
     check_tensor("frame_index", frame_index, INDEX_DTYPES)
     require(
         frame_index.ndim == 1 and frame_index.shape[0] == boxes_count,
-        f"frame_index must be [K] with K={boxes_count} (boxes), got {describe(frame_index)}",
+        lambda: f"frame_index must be [K] with K={boxes_count} (boxes), got {describe(frame_index)}",
     )
     check_same_device("frame_index", frame_index, "frames", frames)
 
@@ -249,12 +235,14 @@ def _check_values(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> 
     finite = boxes.isfinite().all(1)
     require(
         bool(finite.all()),
-        f"boxes must be finite; the first that is not is box {int((~finite).int().argmax())}",
+        lambda: f"boxes must be finite; the first that is not is box {int((~finite).int().argmax())}",
     )
     if frame_index is not None and frame_index.numel():
         low, high, count = int(frame_index.min()), int(frame_index.max()), frames.shape[:-3].numel()
-        message = f"frame_index must be in [0, {count}) (frames), got values from {low} to {high}"
-        require(low >= 0 and high < count, message)
+        require(
+            low >= 0 and high < count,
+            lambda: f"frame_index must be in [0, {count}) (frames), got values from {low} to {high}",
+        )
 
 
 def _affine(mean: Any, std: Any, frames: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -273,14 +261,18 @@ def _per_channel(name: str, value: Any, channels: int) -> Tensor:
     value = torch.as_tensor(value, dtype=torch.float64)
     if value.ndim == 0:
         return value.expand(channels)
-    rule = f"{name} must be a number or have one value for each of the {channels} channels"
-    require(value.ndim == 1 and value.shape[0] == channels, f"{rule}, got shape {tuple(value.shape)}")
+    require(
+        value.ndim == 1 and value.shape[0] == channels,
+        lambda: f"{name} must be a number or one value for each of {channels} channels, got {describe(value)}",
+    )
     return value
 
 
 def _wants_channels_last(frames: Tensor, memory_format: torch.memory_format | None) -> bool:
     if memory_format in (None, torch.preserve_format):
         return not frames.is_contiguous() and frames.stride(-3) == 1 and frames.shape[-3] > 1
-    message = f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}"
-    require(memory_format in (torch.contiguous_format, torch.channels_last), message)
+    require(
+        memory_format in (torch.contiguous_format, torch.channels_last),
+        lambda: f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}",
+    )
     return memory_format == torch.channels_last

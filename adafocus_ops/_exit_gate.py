@@ -69,7 +69,7 @@ def exit_gate(
     Source: Uni-AdaFocus, Section 4.3.
     """
     check_tensor("logits", logits, BOX_DTYPES)
-    require(logits.ndim == 2 and logits.shape[1] >= 1, f"logits must be [N, C], got {describe(logits)}")
+    require(logits.ndim == 2 and logits.shape[1] >= 1, lambda: f"logits must be [N, C], got {describe(logits)}")
     check_choice("criterion", criterion, CRITERIA)
     if capacity is not None:
         check_positive_int("capacity", capacity)
@@ -77,7 +77,7 @@ def exit_gate(
     threshold = torch.as_tensor(threshold, device=None if isinstance(threshold, Tensor) else logits.device)
     require(
         threshold.ndim == 0,
-        f"threshold must be a number or a 0-dimensional tensor, got {describe(threshold)}",
+        lambda: f"threshold must be a number or a 0-dimensional tensor, got {describe(threshold)}",
     )
     check_same_device("threshold", threshold, "logits", logits)
     if active is not None:
@@ -91,13 +91,13 @@ def _active_mask(active: Tensor, logits: Tensor) -> Tensor:
     rows = logits.shape[0]
     check_tensor("active", active, (torch.bool, *INDEX_DTYPES))
     check_same_device("active", active, "logits", logits)
-    require(active.ndim == 1, f"active must be one-dimensional, got {describe(active)}")
+    require(active.ndim == 1, lambda: f"active must be one-dimensional, got {describe(active)}")
     if active.dtype == torch.bool:
-        require(active.shape[0] == rows, f"active must be [N] with N={rows} (logits), got {describe(active)}")
+        require(active.shape[0] == rows, lambda: f"active must be [N] with N={rows} (logits), got {describe(active)}")
         return active
     in_range = (active >= 0) & (active < rows)
     if debug_enabled():
-        require(bool(in_range.all()), f"active must hold row indices in [0, {rows}) (logits)")
+        require(bool(in_range.all()), lambda: f"active must hold row indices in [0, {rows}) (logits)")
     # Row `rows` is a bin for what is out of range (the -1 that pads lists of static size, for one).
     mask = torch.zeros(rows + 1, dtype=torch.bool, device=logits.device)
     mask[torch.where(in_range, active, rows).long()] = True

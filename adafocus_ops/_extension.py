@@ -1,4 +1,8 @@
-"""Loads the compiled kernels, if they were built."""
+"""Loads the compiled kernels, if they were built.
+
+The environment variable ADAFOCUS_EXTENSION names another library file to load instead (a sanitizer
+build, for one); empty, it loads none.
+"""
 
 import glob
 import os
@@ -9,7 +13,9 @@ import torch
 def _load() -> str | None:
     """Loads the extension library; returns None, or the sentence that says why it is not there."""
     found = sorted(glob.glob(os.path.join(os.path.dirname(__file__), "_C.*so")))
-    if not found:
+    if "ADAFOCUS_EXTENSION" in os.environ:
+        found = [os.environ["ADAFOCUS_EXTENSION"]]
+    if not found or not found[0]:
         return "the compiled extension is not built (install with a C++ compiler, or run `make build`)"
     try:
         torch.ops.load_library(found[0])

@@ -24,7 +24,5 @@ def _(grad, frames, boxes, frame_index, affine, padding):
 
 
 @torch.library.register_fake("adafocus::_crop_resize_bwd_frames")
-def _(
-    grad, boxes, frame_index, affine, num_frames, height, width, padding, frames_dtype, channels_last
-):
+def _(grad, boxes, frame_index, affine, num_frames, height, width, padding, frames_dtype, channels_last):
     return _images(grad, num_frames, grad.shape[1], height, width, frames_dtype, channels_last)

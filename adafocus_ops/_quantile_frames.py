@@ -47,20 +47,23 @@ def quantile_frames(
     Source: Uni-AdaFocus, Appendix C.
     """
     check_tensor("weights", weights, BOX_DTYPES)
-    require(weights.ndim == 2 and weights.shape[1] >= 1, f"weights must be [B, T], got {describe(weights)}")
+    require(weights.ndim == 2 and weights.shape[1] >= 1, lambda: f"weights must be [B, T], got {describe(weights)}")
     check_positive_int("num_frames", num_frames)
     check_positive_int("k", k)
-    require(k <= num_frames, f"k must be at most num_frames={num_frames}, got {k}")
-    require(jitter is None or generator is None, "jitter and generator must not both be given")
+    require(k <= num_frames, lambda: f"k must be at most num_frames={num_frames}, got {k}")
+    require(jitter is None or generator is None, lambda: "jitter and generator must not both be given")
     if debug_enabled():
-        require(bool((weights >= 0).all()), "weights must be neither negative nor NaN")
+        require(bool((weights >= 0).all()), lambda: "weights must be neither negative nor NaN")
     if generator is not None:
         jitter = torch.rand(weights.shape[0], k, device=weights.device, generator=generator)
     if jitter is not None:
         check_tensor("jitter", jitter, BOX_DTYPES)
         check_same_device("jitter", jitter, "weights", weights)
-        rule = f"jitter must be [B, k] with B={weights.shape[0]} (weights) and k={k}"
-        require(tuple(jitter.shape) == (weights.shape[0], k), f"{rule}, got {describe(jitter)}")
+        rows = weights.shape[0]
+        require(
+            tuple(jitter.shape) == (rows, k),
+            lambda: f"jitter must be [B, k] with B={rows} (weights) and k={k}, got {describe(jitter)}",
+        )
         jitter = jitter.detach()
     backend = _backends.choose("quantile_frames", weights.device.type, backend)
     (kernel,) = _backends.kernels("quantile_frames", backend)

@@ -35,10 +35,10 @@ def temporal_shift(x: Tensor, num_frames: int, *, fold_div: int = 8, backend: st
     check_tensor("x", x, BOX_DTYPES)
     check_positive_int("num_frames", num_frames)
     check_positive_int("fold_div", fold_div)
-    require(fold_div >= 2, f"fold_div must be at least 2, got {fold_div}")
+    require(fold_div >= 2, lambda: f"fold_div must be at least 2, got {fold_div}")
     require(
         x.ndim == 4 and x.shape[0] % num_frames == 0,
-        f"x must be [B * num_frames, C, H, W] with num_frames={num_frames}, got {describe(x)}",
+        lambda: f"x must be [B * num_frames, C, H, W] with num_frames={num_frames}, got {describe(x)}",
     )
     (kernel,) = _backends.kernels("temporal_shift", _backends.choose("temporal_shift", x.device.type, backend))
     return kernel(x, num_frames, x.shape[1] // fold_div)

@@ -13,7 +13,7 @@ from ._checks import check_positive_int, describe, require
 
 def _unbind(name: str, boxes: Tensor) -> tuple[Tensor, ...]:
     ok = isinstance(boxes, Tensor) and boxes.ndim >= 1 and boxes.shape[-1] == 4
-    require(ok, f"{name} must be a [..., 4] tensor, got {describe(boxes)}")
+    require(ok, lambda: f"{name} must be a [..., 4] tensor, got {describe(boxes)}")
     return boxes.unbind(-1)
 
 

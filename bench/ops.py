@@ -4,7 +4,6 @@ Each case is checked first: an op whose result differs from its baseline's is no
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import _backends
 from _console import print_table, progress
 from _environment import ROOT, device_name, environment, header
 from _rows import Row, default_path, write
+from _tables import group_rows, ops_table
 from _timing import interleave, stats
 from torch import Tensor
 
@@ -28,9 +29,6 @@ import torchvision_adapter
 
 OURS = "adafocus_ops"
 PEERS = {"torchvision": torchvision_adapter.crop_resize, "kornia": kornia_adapter.crop_resize}
-
-# Best first, as adafocus_ops chooses.
-BACKENDS = ("cuda", "cpu", "triton", "reference")
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -194,7 +192,7 @@ def measure(case: Case, device: torch.device, backend: str | None, runs: int, en
         MismatchError: our result differs from the baseline's.
     """
     calls = case.contenders(device)
-    backend = backend or first_backend(calls[OURS])
+    backend = backend or _backends.first_backend(calls[OURS])
     calls[OURS] = on_backend(backend, calls[OURS])
     expected = calls[case.baseline]()
     max_error = check(case, f"{OURS} ({backend})", calls[OURS](), expected)
@@ -265,55 +263,10 @@ def check_layout(case: Case, out: Tensor) -> None:
         raise MismatchError(f"{case.name}: the result must be {case.layout}, its strides are {out.stride()}; not timed")
 
 
-def first_backend(call: Call) -> str:
-    """The best backend that runs the call, so that the row can name it."""
-    for name in BACKENDS[:-1]:
-        try:
-            with use_backend(name):
-                call()
-            return name
-        except RuntimeError:
-            continue
-    return BACKENDS[-1]
-
-
-def print_rows(rows: Sequence[Row]) -> None:
-    """One table an op and backend: our median, and everyone else's with how many times longer it is."""
-    for op, backend in dict.fromkeys((row["op"], row["backend"]) for row in rows):
-        group = [row for row in rows if (row["op"], row["backend"]) == (op, backend)]
-        names = list(dict.fromkeys(name for row in group for name in row["contenders"]))
-        columns = ["case", f"{op}, ms", *names, "at least"]
-        lines = [
-            [
-                row["case"].removeprefix(f"{op} "),
-                f"{row['stats']['p50_ms']:.3g}",
-                *(against(row, name) for name in names),
-                verdict(row),
-            ]
-            for row in group
-        ]
-        print_table(f"{op}, backend {backend}: median ms, and theirs (times ours)", columns, lines)
-
-
-def against(row: Row, name: str) -> str:
-    """A contender's median, and how many times ours it is."""
-    if name not in row["contenders"]:
-        return "-"
-    return f"{row['contenders'][name]['p50_ms']:.3g} ({row['ratios'][name]:.2f}x)"
-
-
-def verdict(row: Row) -> str:
-    """The ratio asked for, and whether it was reached."""
-    if row["at_least"] is None:
-        return "-"
-    reached = row["ratios"][row["baseline"]] >= row["at_least"]
-    return f"{row['at_least']:g}x ({'met' if reached else 'not met'})"
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--backend", choices=BACKENDS, default=os.environ.get("ADAFOCUS_BACKEND") or None)
+    _backends.add_argument(parser)
     parser.add_argument("--cases", metavar="TEXT", default="", help="only the cases whose name contains this")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
     parser.add_argument("--runs", type=int, default=30, help="timed rounds, after 3 that warm up (default: 30)")
@@ -345,7 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failures.append(str(error))
             step()
     if rows:
-        print_rows(rows)
+        for group in group_rows(rows):
+            print_table(*ops_table(group))
         write(args.json or default_path("ops", env["device"]), rows)
     for reason in dict.fromkeys(reason for row in rows for reason in row["absent"].values()):
         print(f"left out: {reason}")

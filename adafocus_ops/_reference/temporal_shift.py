@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def temporal_shift(x: Tensor, num_frames: int, fold: int) -> Tensor:
-    """x [B * num_frames, C, H, W]: channels [0, fold) from frame t + 1, [fold, 2 fold) from t - 1, 0 beyond the ends."""
+    """x [B * num_frames, C, H, W]: channels [0, fold) from frame t + 1, [fold, 2 fold) from frame t - 1."""
     clips = x.unflatten(0, (-1, num_frames))  # [B, T, C, H, W]
     out = torch.empty_like(clips)  # keeps channels_last
     out[:, :-1, :fold] = clips[:, 1:, :fold]

@@ -1,0 +1,111 @@
+"""Rows as tables of text: what the terminal shows and what the README holds."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from _rows import Row
+
+
+# In the order of their work.
+STAGE_LABELS = {"read": "read and crop", "glance": "glance", "policy": "policy", "focus": "focus", "head": "head"}
+
+
+class Table(NamedTuple):
+    """A title, the columns' names and the cells; the first column is text and the others are figures."""
+
+    title: str
+    columns: list[str]
+    lines: list[list[str]]
+
+
+def throughput_table(rows: Sequence[Row]) -> Table:
+    """Videos a second, beside what the paper states."""
+    columns = ["model", "frames", "patch", "GFLOPs (paper)", "videos/s", "times TSM+ (paper)", "paper, RTX 3090", "MiB"]
+    lines = []
+    for row in rows:
+        paper = row["paper"] or {}
+        lines.append(
+            [
+                row["case"],
+                row["frames"],
+                str(row["patch"]),
+                f"{row['gflops']:.1f} {_bracket(paper.get('gflops'), '.1f')}",
+                _three_digits(row["videos_per_s"]),
+                f"{_or_dash(row['ratios'].get('tsm_plus_8+8'), '.2f')} {_bracket(paper.get('ratio'), '.2f')}",
+                _or_dash(paper.get("videos_per_s"), ".1f"),
+                _or_dash(row["peak_memory_mib"], ".0f"),
+            ]
+        )
+    return Table(f"Throughput: {describe(rows)}", columns, lines)
+
+
+def stage_table(rows: Sequence[Row]) -> Table:
+    """Milliseconds a video of every stage, from runs of their own."""
+    lines = [[row["case"], *(_or_dash(row["stages_ms"].get(stage), ".2f") for stage in STAGE_LABELS)] for row in rows]
+    return Table("Milliseconds a video by stage", ["model", *STAGE_LABELS.values()], lines)
+
+
+def ops_table(rows: Sequence[Row]) -> Table:
+    """Our median milliseconds, and everyone else's with how many times ours they are."""
+    names = list(dict.fromkeys(name for row in rows for name in row["contenders"]))
+    lines = [
+        [
+            row["case"],
+            _three_digits(row["stats"]["p50_ms"]),
+            *(_contender(row, name) for name in names),
+            verdict(row),
+        ]
+        for row in rows
+    ]
+    return Table(f"Ops: {describe(rows)}", ["case", "ms", *names, "at least"], lines)
+
+
+def verdict(row: Row) -> str:
+    """How many times faster than the baseline was asked for, and whether it is."""
+    if row["at_least"] is None:
+        return "-"
+    met = row["ratios"][row["baseline"]] >= row["at_least"]
+    return f"{row['at_least']:g}x ({'met' if met else 'not met'})"
+
+
+def group_rows(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows that belong into one table: of one device, dtype (of models), backend and number of threads."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        dtype = row["dtype"] if row["what"] == "throughput" else None
+        groups.setdefault((row["device"], dtype, row["backend"], row["threads"]), []).append(row)
+    return list(groups.values())
+
+
+def describe(rows: Sequence[Row]) -> str:
+    """What the rows of one table have in common."""
+    first, env = rows[0], rows[0]["env"]
+    words = [first["device"]]
+    if first["what"] == "throughput":
+        words += [first["dtype"], f"batch {_joined(row['batch_size'] for row in rows)}"]
+    if "gpu" not in env:
+        words.append(f"{env['threads']} thread{'s' if env['threads'] > 1 else ''}")
+    commits = _joined((row["env"]["commit"] or "?")[:10] + "+" * row["env"]["dirty"] for row in rows)
+    return ", ".join([*words, f"backend {first['backend']}", f"torch {env['torch']}", f"commit {commits}"])
+
+
+def _contender(row: Row, name: str) -> str:
+    if name not in row["contenders"]:
+        return "-"
+    return f"{_three_digits(row['contenders'][name]['p50_ms'])} ({row['ratios'][name]:.1f}x)"
+
+
+def _joined(values: Iterable[object]) -> str:
+    return " and ".join(dict.fromkeys(map(str, values)))
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _or_dash(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def _bracket(value: float | None, spec: str) -> str:
+    return f"({_or_dash(value, spec)})"

