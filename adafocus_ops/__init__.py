@@ -4,18 +4,19 @@ Every op runs on the backends reference, cpu, triton and cuda as far as they are
 `python -m adafocus_ops` prints what is available here and why the rest is not.
 """
 
-from . import boxes
-from ._backends import use_backend
+from . import backends, boxes
 from ._checks import set_debug
 from ._crop_resize import crop_resize
 from ._exit_gate import ExitGate, confidence, entropy, exit_gate
 from ._quantile_frames import quantile_frames
 from ._temporal_shift import temporal_shift
 from ._version import __version__
+from .backends import use_backend
 
 __all__ = [
     "ExitGate",
     "__version__",
+    "backends",
     "boxes",
     "confidence",
     "crop_resize",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _backends, _fake, _schema, _vmap  # noqa: F401  (they declare the raw ops used below)
+from . import _fake, _schema, _vmap, backends  # noqa: F401  (the first three declare the raw ops used below)
 from ._checks import (
     check_choice,
     check_positive_int,
@@ -31,7 +31,7 @@ _compiled = (
     _raw._crop_resize_bwd_boxes.default,
     _raw._crop_resize_bwd_frames.default,
 )
-_backends.register(
+backends.register(
     "crop_resize",
     reference=(reference.fwd, reference.bwd_boxes, reference.bwd_frames),
     cpu=_compiled,
@@ -122,7 +122,7 @@ def crop_resize(
 
     compute = torch.float64 if torch.float64 in (frames.dtype, boxes.dtype) else torch.float32
     call = _Call(
-        backend=_backends.choose("crop_resize", frames.device.type, backend),
+        backend=backends.choose("crop_resize", frames.device.type, backend),
         affine=_affine(mean, std, frames, compute),
         out_h=out_h,
         out_w=out_w,
@@ -149,15 +149,15 @@ class _Call(NamedTuple):
     channels_last: bool
 
     def fwd(self, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
-        kernel, _, _ = _backends.kernels("crop_resize", self.backend)
+        kernel, _, _ = backends.kernels("crop_resize", self.backend)
         return kernel(frames, boxes, frame_index, *self[1:])
 
     def bwd_boxes(self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
-        _, kernel, _ = _backends.kernels("crop_resize", self.backend)
+        _, kernel, _ = backends.kernels("crop_resize", self.backend)
         return kernel(grad, frames, boxes, frame_index, self.affine, self.padding)
 
     def bwd_frames(self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
-        _, _, kernel = _backends.kernels("crop_resize", self.backend)
+        _, _, kernel = backends.kernels("crop_resize", self.backend)
         lead, (height, width) = frames.shape[:-3], frames.shape[-2:]
         layout = (frames.dtype, _wants_channels_last(frames, None))
         gradient = kernel(grad, boxes, frame_index, self.affine, lead.numel(), height, width, self.padding, *layout)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import _backends
+from . import backends
 from ._checks import (
     check_choice,
     check_positive_int,
@@ -18,7 +18,7 @@ from ._checks import (
 from ._crop_resize import BOX_DTYPES, INDEX_DTYPES
 from ._reference import exit_gate as reference
 
-_backends.register("exit_gate", reference=(reference.exit_gate,))
+backends.register("exit_gate", reference=(reference.exit_gate,))
 
 CRITERIA = ("entropy", "confidence")
 
@@ -82,7 +82,7 @@ def exit_gate(
     check_same_device("threshold", threshold, "logits", logits)
     if active is not None:
         active = _active_mask(active, logits)
-    (kernel,) = _backends.kernels("exit_gate", _backends.choose("exit_gate", logits.device.type, backend))
+    (kernel,) = backends.kernels("exit_gate", backends.choose("exit_gate", logits.device.type, backend))
     return ExitGate(*kernel(logits, threshold, criterion, active, capacity))
 
 

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from . import _backends
+from . import backends
 from ._checks import check_positive_int, check_same_device, check_tensor, debug_enabled, describe, require
 from ._crop_resize import BOX_DTYPES
 from ._reference.quantile_frames import quantile_frames as reference
 
-_backends.register("quantile_frames", reference=(reference,))
+backends.register("quantile_frames", reference=(reference,))
 
 
 def quantile_frames(
@@ -65,6 +65,6 @@ def quantile_frames(
             lambda: f"jitter must be [B, k] with B={rows} (weights) and k={k}, got {describe(jitter)}",
         )
         jitter = jitter.detach()
-    backend = _backends.choose("quantile_frames", weights.device.type, backend)
-    (kernel,) = _backends.kernels("quantile_frames", backend)
+    backend = backends.choose("quantile_frames", weights.device.type, backend)
+    (kernel,) = backends.kernels("quantile_frames", backend)
     return kernel(weights.detach(), num_frames, k, jitter)

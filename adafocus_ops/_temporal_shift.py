@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from . import _backends
+from . import backends
 from ._checks import check_positive_int, check_tensor, describe, require
 from ._crop_resize import BOX_DTYPES
 from ._reference.temporal_shift import temporal_shift as reference
 
-_backends.register("temporal_shift", reference=(reference,))
+backends.register("temporal_shift", reference=(reference,))
 
 
 def temporal_shift(x: Tensor, num_frames: int, *, fold_div: int = 8, backend: str | None = None) -> Tensor:
@@ -40,5 +40,5 @@ def temporal_shift(x: Tensor, num_frames: int, *, fold_div: int = 8, backend: st
         x.ndim == 4 and x.shape[0] % num_frames == 0,
         lambda: f"x must be [B * num_frames, C, H, W] with num_frames={num_frames}, got {describe(x)}",
     )
-    (kernel,) = _backends.kernels("temporal_shift", _backends.choose("temporal_shift", x.device.type, backend))
+    (kernel,) = backends.kernels("temporal_shift", backends.choose("temporal_shift", x.device.type, backend))
     return kernel(x, num_frames, x.shape[1] // fold_div)

@@ -1,0 +1,54 @@
+"""What all tests share: the backends under test, and a summary of which of them ran."""
+
+import collections
+from pathlib import Path
+
+import pytest
+import torch
+
+from adafocus_ops import backends
+
+ORACLES = Path(__file__).parent / "oracles"
+
+_ran: collections.Counter = collections.Counter()
+_skipped: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require-backend",
+        action="append",
+        default=[],
+        choices=backends.BACKENDS,
+        help="fail instead of skipping where this backend cannot run (may be repeated)",
+    )
+
+
+def pytest_configure(config):
+    torch.set_num_threads(2)
+
+
+def require_backend(request, op: str, backend: str, device: str) -> None:
+    """Skips the test, with the reason, if the backend cannot run the op; fails if it must."""
+    reason = backends.why_not(backend, op, device)
+    if reason is None and device == "cuda" and not torch.cuda.is_available():
+        reason = "there is no GPU"
+    if reason is None:
+        _ran[backend] += 1
+        return
+    _skipped[backend][reason] += 1
+    if backend in request.config.getoption("--require-backend"):
+        pytest.fail(f"backend {backend} is required: {reason}")
+    pytest.skip(f"backend {backend}: {reason}")
+
+
+@pytest.fixture(params=backends.BACKENDS)
+def backend(request) -> str:
+    return request.param
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.section("backends")
+    for backend in backends.BACKENDS:
+        skipped = "; ".join(f"{count} skipped: {reason}" for reason, count in _skipped[backend].items())
+        terminalreporter.line(f"{backend:<10} {_ran[backend]} ran  {skipped}")

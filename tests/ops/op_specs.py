@@ -1,0 +1,170 @@
+"""Every op as data for the conformance suite: samples, what is differentiable, and how exact it must be."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import adafocus_ops
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LAYOUTS = ("contiguous", "channels_last", "strided")
+
+
+class Sample(NamedTuple):
+    name: str
+    args: tuple
+    kwargs: dict[str, Any] = {}
+    conditioning: float = 1.0  # how many epsilons of the result a rounding of the inputs is worth
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """One op.
+
+    tolerance bounds, in units of the machine epsilon times the sample's conditioning, the error of each
+    result relative to the largest value of the exact result: "forward", and the gradient of each
+    differentiable argument by its position. The comments beside the numbers give the worst that was seen.
+    """
+
+    name: str
+    fn: Callable
+    samples: Callable[[torch.dtype, str], Iterator[Sample]]
+    dtypes: tuple[torch.dtype, ...] = FLOATS
+    layouts: tuple[str, ...] = ("contiguous",)
+    differentiable: tuple[int, ...] = ()  # positions in Sample.args
+    tolerance: dict[Any, float] = field(default_factory=dict)
+
+
+def random_images(shape: tuple[int, ...], dtype: torch.dtype, layout: str, seed: int = 0) -> Tensor:
+    """[..., C, H, W] in a memory layout; "strided" is a view with gaps in every dimension."""
+    generator = torch.Generator().manual_seed(seed)
+    *lead, c, h, w = shape
+
+    def draw(shape):
+        if dtype == torch.uint8:
+            return torch.randint(0, 256, shape, generator=generator, dtype=dtype)
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    if layout == "channels_last":
+        return draw((*lead, h, w, c)).movedim(-1, -3)
+    if layout == "strided":
+        return draw((*(2 * n for n in lead), c + 1, h + 2, 2 * w))[
+            (*(slice(None, None, 2) for _ in lead), slice(1, None), slice(1, -1), slice(None, None, 2))
+        ]
+    return draw(shape)
+
+
+def positions(centre: Tensor, extent: Tensor, count: int) -> Tensor:
+    """[K, count]: where the outputs sample an axis, as pixel indices."""
+    steps = (torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5
+    return centre[:, None].double() + extent[:, None].double() * steps - 0.5
+
+
+def smooth_boxes(count: int, out: tuple[int, int], frame: tuple[int, int], seed: int, reach: float = 0.2) -> Tensor:
+    """[count, 4] float64, exact in float32: boxes, some partly outside, none of whose samples lies within 1/500 of
+    a pixel centre, where the derivative by the box jumps."""
+    generator = torch.Generator().manual_seed(seed)
+    found: list[Tensor] = []
+    while len(found) < count:
+        unit = torch.rand(4, generator=generator, dtype=torch.float64)
+        size = torch.tensor(frame, dtype=torch.float64)
+        extent = size * (0.2 + unit[2:])
+        centre = size * (-reach + (1 + 2 * reach) * unit[:2])
+        box = torch.cat([centre, extent]).float().double()[None]
+        at = torch.cat([positions(box[:, i], box[:, 2 + i], out[i])[0] for i in (0, 1)])
+        if ((at - at.round()).abs() > 1 / 500).all():
+            found.append(box)
+    return torch.cat(found)
+
+
+# ----------------------------------------------------------------------------------------------------
+# crop_resize
+
+
+def crop_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    boxes_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def sample(name, shape, out, count, index=None, **kwargs):
+        boxes = smooth_boxes(count, out, shape[-2:], seed=len(name)).to(boxes_dtype)
+        frames = random_images(shape, dtype, layout, seed=len(name))
+        if index is not None:
+            kwargs["frame_index"] = index
+        # A position carries a rounding error in proportion to itself, which the slope of noise turns into a value's.
+        return Sample(name, (frames, boxes, out), kwargs, conditioning=8 + max(shape[-2:]))
+
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    index = torch.tensor([2, 0, 0, 1, 2])
+    yield sample("one box a frame", (3, 3, 19, 23), (8, 6), 3)
+    yield sample("several boxes a frame, none on one", (4, 3, 19, 23), (7, 5), 5, index)
+    yield sample("int32 index, upscaled", (3, 3, 9, 7), (24, 24), 5, index.int())
+    yield sample("normalised", (3, 3, 21, 17), (9, 10), 5, index, **imagenet)
+    yield sample("normalised, border", (3, 3, 21, 17), (9, 10), 5, index, padding="border", **imagenet)
+    yield sample("video of frames", (2, 3, 3, 15, 16), (5, 6), 5, torch.tensor([5, 0, 3, 3, 1]))
+    yield sample("one output pixel", (3, 2, 11, 11), (1, 1), 3)
+    yield sample("four channels", (3, 4, 12, 13), (5, 6), 5, index)
+    yield sample("one channel", (3, 1, 12, 13), (5, 6), 5, index)
+    yield sample("feature map", (2, 70, 7, 7), (3, 3), 2)
+    yield sample("wide feature map", (2, 600, 7, 7), (4, 4), 2)
+    yield sample("one-pixel frame", (2, 3, 1, 1), (4, 4), 2)
+    yield sample("frame much wider than the patch", (2, 3, 5, 200), (3, 4), 2)
+
+
+# ----------------------------------------------------------------------------------------------------
+# The other ops
+
+
+def shift_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    for name, shape, frames, kwargs in (
+        ("clips of 4", (8, 16, 3, 5), 4, {}),
+        ("one frame", (3, 16, 2, 2), 1, {}),
+        ("fewer channels than folds", (6, 5, 3, 3), 3, {}),
+        ("half of the channels move", (6, 10, 3, 3), 2, {"fold_div": 4}),
+        ("no clip", (0, 8, 3, 3), 4, {}),
+    ):
+        yield Sample(name, (random_images(shape, dtype, layout), frames), kwargs)
+
+
+def quantile_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(64, 8, generator=generator, dtype=torch.float64)
+    for temperature in (0.1, 1.0):
+        weights = (scores / temperature).softmax(1).to(dtype)
+        yield Sample(f"temperature {temperature}", (weights, 24, 8))
+        jitter = torch.rand(64, 12, generator=generator, dtype=torch.float64).to(dtype).clamp(max=0.99)
+        yield Sample(f"temperature {temperature}, jitter", (weights, 36, 12), {"jitter": jitter})
+
+
+def gate_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    logits = torch.randn(40, 17, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(3).to(dtype)
+    active = torch.arange(40) % 3 != 0
+    yield Sample("entropy", (logits, 1.0))
+    yield Sample("confidence", (logits, 0.6, "confidence"))
+    yield Sample("active rows", (logits, 1.0), {"active": active})
+    yield Sample("capacity", (logits, torch.tensor(1.0)), {"capacity": 50})
+    yield Sample("no rows", (logits[:0], 1.0))
+
+
+SPECS = (
+    OpSpec(
+        "crop_resize",
+        adafocus_ops.crop_resize,
+        crop_samples,
+        dtypes=(torch.uint8, *FLOATS),
+        layouts=LAYOUTS,
+        differentiable=(0, 1),
+        tolerance={"forward": 1, 0: 1, 1: 1},  # 0.63, 0.49 and 0.51 seen
+    ),
+    OpSpec(
+        "temporal_shift",
+        adafocus_ops.temporal_shift,
+        shift_samples,
+        layouts=LAYOUTS,
+        differentiable=(0,),
+        tolerance={"forward": 0, 0: 0},  # moves values, computes none
+    ),
+    OpSpec("quantile_frames", adafocus_ops.quantile_frames, quantile_samples, tolerance={"forward": 0}),
+    OpSpec("exit_gate", adafocus_ops.exit_gate, gate_samples, tolerance={"forward": 8}),  # 3.4 seen
+)
