@@ -1,6 +1,7 @@
 """crop_resize: batched, deformable, differentiable crop-and-resize."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -121,9 +122,9 @@ def crop_resize(
         _check_values(frames, boxes, frame_index)
 
     compute = torch.float64 if torch.float64 in (frames.dtype, boxes.dtype) else torch.float32
+    affine = _affine(mean, std, frames, compute)
     call = _Call(
         backend=backends.choose("crop_resize", frames.device.type, backend),
-        affine=_affine(mean, std, frames, compute),
         out_h=out_h,
         out_w=out_w,
         padding=padding,
@@ -131,36 +132,41 @@ def crop_resize(
         channels_last=_wants_channels_last(frames, memory_format),
     )
     boxes = boxes.to(compute).contiguous()  # [K, 4]: what sets the dtype of all arithmetic
+    if frame_index is not None:
+        frame_index = frame_index.contiguous()
     differentiable = frames.requires_grad or boxes.requires_grad
     if differentiable and torch.is_grad_enabled() and out_dtype.is_floating_point:
-        return _CropResize.apply(frames, boxes, frame_index, call)
-    return call.fwd(frames.detach(), boxes.detach(), frame_index)
+        return _CropResize.apply(frames, boxes, frame_index, affine, call)
+    return call.fwd(frames.detach(), boxes.detach(), frame_index, affine)
 
 
 class _Call(NamedTuple):
     """What one call fixes besides its tensors, shared by its forward and backward."""
 
     backend: str
-    affine: Tensor | None
     out_h: int
     out_w: int
     padding: str
     out_dtype: torch.dtype
     channels_last: bool
 
-    def fwd(self, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
+    def fwd(self, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None) -> Tensor:
         kernel, _, _ = backends.kernels("crop_resize", self.backend)
-        return kernel(frames, boxes, frame_index, *self[1:])
+        return kernel(frames, boxes, frame_index, affine, *self[1:])
 
-    def bwd_boxes(self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
+    def bwd_boxes(
+        self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None
+    ) -> Tensor:
         _, kernel, _ = backends.kernels("crop_resize", self.backend)
-        return kernel(grad, frames, boxes, frame_index, self.affine, self.padding)
+        return kernel(grad, frames, boxes, frame_index, affine, self.padding)
 
-    def bwd_frames(self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> Tensor:
+    def bwd_frames(
+        self, grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None
+    ) -> Tensor:
         _, _, kernel = backends.kernels("crop_resize", self.backend)
         lead, (height, width) = frames.shape[:-3], frames.shape[-2:]
         layout = (frames.dtype, _wants_channels_last(frames, None))
-        gradient = kernel(grad, boxes, frame_index, self.affine, lead.numel(), height, width, self.padding, *layout)
+        gradient = kernel(grad, boxes, frame_index, affine, prod(lead), height, width, self.padding, *layout)
         return gradient.unflatten(0, lead) if len(lead) > 1 else gradient
 
 
@@ -168,20 +174,22 @@ class _CropResize(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, call: _Call) -> Tensor:
-        return call.fwd(frames, boxes, frame_index)
+    def forward(
+        frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None, call: _Call
+    ) -> Tensor:
+        return call.fwd(frames, boxes, frame_index, affine)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        frames, boxes, frame_index, ctx.call = inputs
-        ctx.save_for_backward(frames, boxes, frame_index)
+        *tensors, ctx.call = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         inputs = (grad, *ctx.saved_tensors)
         d_frames = _Gradient.apply(*inputs, ctx.call.bwd_frames) if ctx.needs_input_grad[0] else None
         d_boxes = _Gradient.apply(*inputs, ctx.call.bwd_boxes) if ctx.needs_input_grad[1] else None
-        return d_frames, d_boxes, None, None
+        return d_frames, d_boxes, None, None, None
 
 
 class _Gradient(torch.autograd.Function):
@@ -190,8 +198,15 @@ class _Gradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, kernel: Callable) -> Tensor:
-        return kernel(grad, frames, boxes, frame_index)
+    def forward(
+        grad: Tensor,
+        frames: Tensor,
+        boxes: Tensor,
+        frame_index: Tensor | None,
+        affine: Tensor | None,
+        kernel: Callable,
+    ) -> Tensor:
+        return kernel(grad, frames, boxes, frame_index, affine)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -212,7 +227,7 @@ def _output_size(output_size: Any) -> tuple[int, int]:
 
 
 def _check_frame_index(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> None:
-    boxes_count, frames_count = boxes.shape[0], frames.shape[:-3].numel()
+    boxes_count, frames_count = boxes.shape[0], prod(frames.shape[:-3])
     if frame_index is None:
         require(
             boxes_count == frames_count,
@@ -238,7 +253,7 @@ def _check_values(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> 
         lambda: f"boxes must be finite; the first that is not is box {int((~finite).int().argmax())}",
     )
     if frame_index is not None and frame_index.numel():
-        low, high, count = int(frame_index.min()), int(frame_index.max()), frames.shape[:-3].numel()
+        low, high, count = int(frame_index.min()), int(frame_index.max()), prod(frames.shape[:-3])
         require(
             low >= 0 and high < count,
             lambda: f"frame_index must be in [0, {count}) (frames), got values from {low} to {high}",

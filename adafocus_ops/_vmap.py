@@ -1,5 +1,7 @@
 """vmap rules of the raw ops: the mapped dimension is folded into the batch."""
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,7 @@ def _(info, in_dims, frames, boxes, frame_index, affine, *rest):
     batch = info.batch_size
     _shared_affine(in_dims[3])
     frames = _front(frames, in_dims[0], batch)  # [batch, ..., C, H, W]
-    per_map = frames.shape[1:-3].numel()
+    per_map = prod(frames.shape[1:-3])
     count = boxes.shape[0 if in_dims[1] is None else (1 if in_dims[1] == 0 else 0)]
     index = _fold_index(frame_index, in_dims[2], batch, count, per_map, frames)
     boxes = _fold(boxes, in_dims[1], batch).contiguous()
@@ -54,7 +56,7 @@ def _(info, in_dims, grad, frames, boxes, frame_index, affine, padding):
     frames = _front(frames, in_dims[1], batch)
     grad = _front(grad, in_dims[0], batch)
     count = grad.shape[1]
-    index = _fold_index(frame_index, in_dims[3], batch, count, frames.shape[1:-3].numel(), frames)
+    index = _fold_index(frame_index, in_dims[3], batch, count, prod(frames.shape[1:-3]), frames)
     boxes = _fold(boxes, in_dims[2], batch).contiguous()
     out = torch.ops.adafocus._crop_resize_bwd_boxes(grad.flatten(0, 1), frames, boxes, index, affine, padding)
     return out.unflatten(0, (batch, count)), 0

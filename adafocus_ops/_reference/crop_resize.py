@@ -28,7 +28,8 @@ def sample_axis(centre: Tensor, extent: Tensor, positions: int, size: int, paddi
     """Neighbours and weights of `positions` samples along an axis; centre and extent are [K]."""
     steps = torch.arange(positions, device=centre.device, dtype=centre.dtype)
     offset = (steps + 0.5) / positions - 0.5
-    position = centre[:, None] + extent[:, None] * offset - 0.5
+    # Written so that a box of whole pixels and of the output's size has whole positions, without rounding.
+    position = (centre - extent / 2)[:, None] + (extent / positions)[:, None] * (steps + 0.5) - 0.5
     # A position two pixels outside reads padding only, so clamping there changes nothing but
     # keeps the conversion to an index defined for any finite box.
     position = position.clamp(-2.0, float(size)).nan_to_num(-2.0)

@@ -250,7 +250,7 @@ Span find_columns(const CropResize& p, const Box<C>& box, Workspace<C>& work, bo
   const int64_t width = p.frames.width, out_w = p.patches.width, S = work.S;
   int64_t low = width, high = -2;
   for (int64_t j = 0; j < out_w; ++j) {
-    const Tap<C> tap = sample_tap<C>(box.cx, box.w, work.offset_x[j], width);
+    const Tap<C> tap = sample_tap<C>(box.cx, box.w, j, out_w, width);
     work.columns[j] = {tap.first, tap.first + 1, tap.u0, tap.u1};
     low = min_of(low, tap.first);
     high = max_of(high, tap.first + 1);
@@ -381,7 +381,7 @@ void fwd_range(const CropResize& p, int64_t begin, int64_t end) {
       const RowReader<C> reader(p, work, span, p.frame_of(k), first, channels);
       const int64_t patch = out.offset(k) + first * out.stride_c;
       for (int64_t i = 0; i < out.height; ++i) {
-        const Tap<C> y = sample_tap<C>(box.cy, box.h, work.offset_y[i], p.frames.height);
+        const Tap<C> y = sample_tap<C>(box.cy, box.h, i, p.patches.height, p.frames.height);
         reader.read(y, work.row0);
         blend_columns(work.row0, work.columns, out.width, work.S, work.patch_row);
         store_row(work.patch_row, work.S, channels, out.width, out.dtype,
@@ -482,7 +482,7 @@ void bwd_boxes_range(const CropResize& p, C* d_boxes, int64_t begin, int64_t end
       memset(work.by_column, 0, out_w * kLanes * sizeof(C));
       C* const d_box = d_boxes + 4 * k;  // (cy, cx, h, w)
       for (int64_t i = 0; i < out_h; ++i) {
-        const Tap<C> y = sample_tap<C>(box.cy, box.h, work.offset_y[i], p.frames.height);
+        const Tap<C> y = sample_tap<C>(box.cy, box.h, i, p.patches.height, p.frames.height);
         load_gradient(p, work, work.ones, k, i, first, channels, work.patch_row);
         const C d_y = differentiate_row(work.patch_row, rows.get(y.first), rows.get(y.first + 1), y,
                                         work.columns, out_w, work.S, channels, work.by_column);
@@ -550,7 +550,7 @@ void add_box(const CropResize& p, Workspace<C>& work, int64_t k, int64_t first, 
         for (int64_t c = 0; c < S; ++c) right[c] += right[c + q * S];
       }
     }
-    const Tap<C> y = sample_tap<C>(box.cy, box.h, work.offset_y[i], height);
+    const Tap<C> y = sample_tap<C>(box.cy, box.h, i, p.patches.height, height);
     for (int64_t a = 0; a < 2; ++a) {
       const C u = a == 0 ? y.u0 : y.u1;
       const int64_t r = p.border ? clamp_to(y.first + a, 0, height - 1) : y.first + a;
