@@ -107,7 +107,7 @@ class VideoModel(nn.Module):
         normalise = frames.dtype == torch.uint8
         return adafocus_ops.crop_resize(
             frames,
-            boxes,
+            boxes.to(torch.promote_types(boxes.dtype, weight.dtype)),  # float64 weights: float64 arithmetic
             output_size,
             frame_index=frame_index,
             mean=self.mean if normalise else None,
@@ -197,9 +197,7 @@ class VideoModel(nn.Module):
     def _read_whole(self, frames: Tensor, frame_index: Tensor | None, encoder: nn.Module) -> Tensor:
         """Whole frames [M, 3, H, W], picked by frame_index [M] or all of them."""
         count = frames.shape[:2].numel() if frame_index is None else frame_index.shape[0]
-        # In float64 every sample lies exactly on its pixel; float32 positions are off by up to 2e-5 pixels,
-        # and a network with random weights makes thirty times its own rounding of that.
-        boxes = self._full_frames(count, frames.device).double()
+        boxes = self._full_frames(count, frames.device)
         return self.read(frames, boxes, frame_index, self.frame_size, encoder)
 
     def _full_frames(self, count: int, device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from _environment import slug
 from _rows import Row
 from _tables import STAGE_LABELS, describe
 
@@ -10,23 +11,34 @@ OURS, BASELINE = "#0072b2", "#8c8c8c"
 STAGE_COLOURS = {"read": "#e69f00", "glance": "#56b4e9", "policy": "#009e73", "focus": "#0072b2", "head": "#cc79a7"}
 
 
-def plot_throughput(rows: Sequence[Row], path: Path) -> Path:
-    """Writes videos a second with the ratio to TSM+, and milliseconds by stage, as a PNG."""
+def plot_throughput(rows: Sequence[Row], folder: Path) -> Path:
+    """Writes videos a second with the ratio to TSM+, and milliseconds by stage, as a PNG named after the rows."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    first = rows[0]
+    threads = "" if "gpu" in first["env"] else f"{first['threads']} threads"
+    name = slug(f"{first['device']} {first['dtype']} {threads}")
+    path = folder / f"throughput_{name}.png"
     rows = list(reversed(rows))  # the first on top
     names = [row["case"].replace("/", "\n") for row in rows]
-    style = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "axes.titlesize": 10}
+    style = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "legend.frameon": False,
+    }
     with plt.rc_context(style):
-        size = (11, 1.9 + 0.55 * len(rows))
+        size = (11, 1.7 + 0.5 * len(rows))
         figure, (speed, stages) = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
         _bars(speed, names, rows)
         _stacks(stages, names, rows)
         figure.suptitle(describe(rows), fontsize=9, color="0.35")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.legend(*stages.get_legend_handles_labels(), loc="outside lower right", ncols=len(STAGE_LABELS))
+        folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
         plt.close(figure)
     return path
@@ -38,7 +50,8 @@ def _bars(axes, names: list[str], rows: list[Row]) -> None:
     bars = axes.barh(names, values, color=colours, height=0.62)
     axes.bar_label(bars, [_speed_label(row) for row in rows], padding=4)
     axes.margins(x=0.45)
-    axes.set(title="Throughput, and ratio to TSM+ (the paper's, on an RTX 3090)", xlabel="videos/s")
+    axes.set_title("Throughput and ratio to TSM+ (the paper's ratio)", loc="left")
+    axes.set_xlabel("videos/s")
 
 
 def _speed_label(row: Row) -> str:
@@ -55,5 +68,6 @@ def _stacks(axes, names: list[str], rows: list[Row]) -> None:
         values = [row["stages_ms"].get(stage, 0.0) for row in rows]
         axes.barh(names, values, left=left, color=STAGE_COLOURS[stage], height=0.62, label=label)
         left = [a + b for a, b in zip(left, values, strict=True)]
-    axes.set(title="Time by stage", xlabel="milliseconds a video")
-    axes.legend(frameon=False, ncols=len(STAGE_LABELS), loc="upper center", bbox_to_anchor=(0.45, -0.16))
+    axes.tick_params(axis="y", left=False)
+    axes.set_title("Time by stage", loc="left")
+    axes.set_xlabel("milliseconds a video")

@@ -23,11 +23,10 @@ def default_path(what: str, device_name: str) -> Path:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Adds rows to a file, in place of those with equal keys; lines are in the order of their keys."""
+    """Adds rows to the end of a file, or in place of those with equal keys, so that differences stay small."""
     merged = {key(row): row for row in [*(read(path) if path.exists() else ()), *rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(merged[k], allow_nan=False) + "\n" for k in sorted(merged)]
-    path.write_text("".join(lines))
+    path.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in merged.values()))
 
 
 def read(path: Path) -> list[Row]:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from _rows import Row
 
-
 # In the order of their work.
 STAGE_LABELS = {"read": "read and crop", "glance": "glance", "policy": "policy", "focus": "focus", "head": "head"}
 
@@ -20,7 +19,16 @@ class Table(NamedTuple):
 
 def throughput_table(rows: Sequence[Row]) -> Table:
     """Videos a second, beside what the paper states."""
-    columns = ["model", "frames", "patch", "GFLOPs (paper)", "videos/s", "times TSM+ (paper)", "paper, RTX 3090", "MiB"]
+    columns = [
+        "model",
+        "frames",
+        "patch",
+        "GFLOPs (paper)",
+        "videos/s",
+        "times TSM+ (paper)",
+        "paper, RTX 3090",
+        "peak MiB",
+    ]
     lines = []
     for row in rows:
         paper = row["paper"] or {}
@@ -82,11 +90,11 @@ def describe(rows: Sequence[Row]) -> str:
     first, env = rows[0], rows[0]["env"]
     words = [first["device"]]
     if first["what"] == "throughput":
-        words += [first["dtype"], f"batch {_joined(row['batch_size'] for row in rows)}"]
+        words += [first["dtype"], f"batch {_joined(sorted(row['batch_size'] for row in rows))}"]
     if "gpu" not in env:
         words.append(f"{env['threads']} thread{'s' if env['threads'] > 1 else ''}")
     commits = _joined((row["env"]["commit"] or "?")[:10] + "+" * row["env"]["dirty"] for row in rows)
-    return ", ".join([*words, f"backend {first['backend']}", f"torch {env['torch']}", f"commit {commits}"])
+    return "; ".join([*words, f"backend {first['backend']}", f"torch {env['torch']}", f"commit {commits}"])
 
 
 def _contender(row: Row, name: str) -> str:
@@ -96,7 +104,7 @@ def _contender(row: Row, name: str) -> str:
 
 
 def _joined(values: Iterable[object]) -> str:
-    return " and ".join(dict.fromkeys(map(str, values)))
+    return ", ".join(dict.fromkeys(map(str, values)))
 
 
 def _three_digits(value: float) -> str:

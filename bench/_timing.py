@@ -104,10 +104,11 @@ def timed_methods(owner: object, names: tuple[str, ...], device: torch.device) -
 
 
 def peak_memory_mib(call: Call, device: torch.device) -> float | None:
-    """Memory that one call needs at its peak beyond what was in use before, in MiB; None where it cannot be read.
+    """Memory that a call needs at its peak beyond what was in use before, in MiB; None where it cannot be read.
 
     On a GPU that of torch's allocator; on a CPU the growth of the process's resident set (Linux only).
     """
+    call()  # the first one also chooses algorithms and fills caches
     gc.collect()
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)

@@ -12,15 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import _backends
+from torch import Tensor
+
 from _console import print_table, progress
 from _environment import ROOT, device_name, environment, header
 from _rows import Row, default_path, write
 from _tables import group_rows, ops_table
 from _timing import interleave, stats
-from torch import Tensor
-
-from adafocus_ops import crop_resize, use_backend
+from adafocus_ops import backends, crop_resize, use_backend
 
 sys.path.append(str(ROOT / "third_party"))  # adapters of the peers
 
@@ -185,14 +184,13 @@ CASES = [
 # --- measuring -----------------------------------------------------------------------------------------------------
 
 
-def measure(case: Case, device: torch.device, backend: str | None, runs: int, env: dict[str, Any]) -> Row:
+def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict[str, Any]) -> Row:
     """Checks a case, times it, and returns its row; a peer that cannot run it or differs is left out, with the reason.
 
     Raises:
         MismatchError: our result differs from the baseline's.
     """
     calls = case.contenders(device)
-    backend = backend or _backends.first_backend(calls[OURS])
     calls[OURS] = on_backend(backend, calls[OURS])
     expected = calls[case.baseline]()
     max_error = check(case, f"{OURS} ({backend})", calls[OURS](), expected)
@@ -266,7 +264,7 @@ def check_layout(case: Case, out: Tensor) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    _backends.add_argument(parser)
+    parser.add_argument("--backend", choices=backends.BACKENDS, help="of adafocus_ops (default: the best)")
     parser.add_argument("--cases", metavar="TEXT", default="", help="only the cases whose name contains this")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
     parser.add_argument("--runs", type=int, default=30, help="timed rounds, after 3 that warm up (default: 30)")
@@ -293,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with progress("timing", len(cases)) as step:
         for case in cases:
             try:
-                rows.append(measure(case, device, args.backend, args.runs, env))
+                rows.append(measure(case, device, backends.choose(case.op, device.type, args.backend), args.runs, env))
             except MismatchError as error:
                 failures.append(str(error))
             step()
