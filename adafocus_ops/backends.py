@@ -68,7 +68,6 @@ def requested() -> str | None:
     return _chosen.get() or os.environ.get("ADAFOCUS_BACKEND") or None
 
 
-@torch.compiler.assume_constant_result
 def choose(op: str, device: str, explicit: str | None) -> str:
     """Name of the backend that runs `op`; under torch.compile the choice is made once, when compiling.
 
@@ -83,6 +82,10 @@ def choose(op: str, device: str, explicit: str | None) -> str:
         return wanted
     usable = [backend for backend in BACKENDS if why_not(backend, op, device) is None]
     raise RuntimeError(f"backend {wanted!r} cannot run {op}: {reason}. Usable here: {', '.join(usable)}")
+
+
+# What torch.compiler.assume_constant_result does, without importing the whole compiler with the package.
+choose._dynamo_marked_constant = True
 
 
 @contextlib.contextmanager

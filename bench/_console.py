@@ -7,6 +7,7 @@ from contextlib import contextmanager
 try:
     import rich.box
     import rich.console
+    import rich.markup
     import rich.progress
     import rich.table
 except ImportError:
@@ -18,9 +19,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     if rich is None:
         _print_plain(title, columns, rows)
         return
-    table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
+    table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(columns[0], overflow="fold", min_width=20)
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*map(rich.markup.escape, row))
     # A file or a pipe has no width to fit into.

@@ -1,5 +1,6 @@
 """What a measurement ran on: the facts that a row keeps and a header prints."""
 
+import argparse
 import os
 import platform
 import re
@@ -24,6 +25,19 @@ GPU_QUERY = {
 }
 
 
+DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def parse_device(text: str) -> torch.device:
+    """A --device argument."""
+    device = torch.device(text)
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"must be cpu or cuda, got {text!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("there is no GPU that torch can use")
+    return device
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Everything about the machine, the versions and the commit that a figure depends on."""
     facts = {
@@ -39,7 +53,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         # Rows and plots are written while measuring, so they do not count as changes.
         "dirty": bool(_git("status", "--porcelain", "--", ".", ":!bench/results")),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        # Where files lay on this machine says nothing elsewhere.
+        "command": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv],
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     return facts | (_gpu(device) if device.type == "cuda" else {})

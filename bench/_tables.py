@@ -19,16 +19,7 @@ class Table(NamedTuple):
 
 def throughput_table(rows: Sequence[Row]) -> Table:
     """Videos a second, beside what the paper states."""
-    columns = [
-        "model",
-        "frames",
-        "patch",
-        "GFLOPs (paper)",
-        "videos/s",
-        "times TSM+ (paper)",
-        "paper, RTX 3090",
-        "peak MiB",
-    ]
+    columns = ["model", "frames", "patch", "GFLOPs (paper)", "videos/s", "times TSM+ (paper)", "paper, RTX 3090"]
     lines = []
     for row in rows:
         paper = row["paper"] or {}
@@ -41,16 +32,19 @@ def throughput_table(rows: Sequence[Row]) -> Table:
                 _three_digits(row["videos_per_s"]),
                 f"{_or_dash(row['ratios'].get('tsm_plus_8+8'), '.2f')} {_bracket(paper.get('ratio'), '.2f')}",
                 _or_dash(paper.get("videos_per_s"), ".1f"),
-                _or_dash(row["peak_memory_mib"], ".0f"),
             ]
         )
     return Table(f"Throughput: {describe(rows)}", columns, lines)
 
 
 def stage_table(rows: Sequence[Row]) -> Table:
-    """Milliseconds a video of every stage, from runs of their own."""
-    lines = [[row["case"], *(_or_dash(row["stages_ms"].get(stage), ".2f") for stage in STAGE_LABELS)] for row in rows]
-    return Table("Milliseconds a video by stage", ["model", *STAGE_LABELS.values()], lines)
+    """Milliseconds a video of every stage, from runs of their own, and the memory of a whole batch."""
+    columns = ["model", *STAGE_LABELS.values(), "peak MiB"]
+    lines = []
+    for row in rows:
+        stages = [_or_dash(row["stages_ms"].get(stage), ".2f") for stage in STAGE_LABELS]
+        lines.append([row["case"], *stages, _or_dash(row["peak_memory_mib"], ".0f")])
+    return Table("Milliseconds a video by stage, and peak memory beyond weights and frames", columns, lines)
 
 
 def ops_table(rows: Sequence[Row]) -> Table:
@@ -91,6 +85,8 @@ def describe(rows: Sequence[Row]) -> str:
     words = [first["device"]]
     if first["what"] == "throughput":
         words += [first["dtype"], f"batch {_joined(sorted(row['batch_size'] for row in rows))}"]
+    else:
+        words.append(_joined(row["input"] for row in rows))
     if "gpu" not in env:
         words.append(f"{env['threads']} thread{'s' if env['threads'] > 1 else ''}")
     commits = _joined((row["env"]["commit"] or "?")[:10] + "+" * row["env"]["dirty"] for row in rows)

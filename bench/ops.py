@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from _console import print_table, progress
-from _environment import ROOT, device_name, environment, header
+from _environment import DEFAULT_DEVICE, ROOT, device_name, environment, header, parse_device
 from _rows import Row, default_path, write
 from _tables import group_rows, ops_table
 from _timing import interleave, stats
@@ -47,6 +47,7 @@ class Case:
 
     op: str
     name: str
+    input: str  # what there is of it, to follow a number: "boxes of ..."
     mode: str  # "forward" or "forward+backward"
     dtype: str
     layout: str
@@ -124,6 +125,7 @@ def crop_case(
     return Case(
         op="crop_resize",
         name=f"crop_resize {dtypes}, P={patch}, {layout}, {what}",
+        input=f"boxes of {sides[0]} to {sides[1]} px, one a frame of {frame_size} px",
         mode="forward+backward" if gradient else "forward",
         dtype=source,
         layout=layout,
@@ -196,7 +198,7 @@ def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict
     max_error = check(case, f"{OURS} ({backend})", calls[OURS](), expected)
     check_layout(case, calls[OURS]()[0])
     absent = {}
-    for name in set(calls) - {OURS, case.baseline}:
+    for name in [name for name in calls if name not in (OURS, case.baseline)]:
         try:
             check(case, name, calls[name](), expected)
         except (ImportError, NotImplementedError, MismatchError) as reason:
@@ -208,6 +210,7 @@ def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict
         "what": "ops",
         "op": case.op,
         "case": case.name,
+        "input": f"{len(expected[0])} {case.input}",
         "device": env["device"],
         "device_type": device.type,
         "dtype": case.dtype,
@@ -263,7 +266,7 @@ def check_layout(case: Case, out: Tensor) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=parse_device, default=DEFAULT_DEVICE)
     parser.add_argument("--backend", choices=backends.BACKENDS, help="of adafocus_ops (default: the best)")
     parser.add_argument("--cases", metavar="TEXT", default="", help="only the cases whose name contains this")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
@@ -275,13 +278,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    device = torch.device(args.device)
+    device = args.device
     cases = [case for case in CASES if args.cases in case.name]
     if args.list:
         print("\n".join(case.name for case in cases))
         return 0
     if not cases:
         print(f"no case contains {args.cases!r}; see --list", file=sys.stderr)
+        return 2
+    try:
+        chosen = {case.op: backends.choose(case.op, device.type, args.backend) for case in cases}
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
         return 2
     torch.set_num_threads(args.threads)
     env = environment(device)
@@ -291,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with progress("timing", len(cases)) as step:
         for case in cases:
             try:
-                rows.append(measure(case, device, backends.choose(case.op, device.type, args.backend), args.runs, env))
+                rows.append(measure(case, device, chosen[case.op], args.runs, env))
             except MismatchError as error:
                 failures.append(str(error))
             step()

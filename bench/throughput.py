@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from _clip import sample_clip
 from _console import print_table, progress
-from _environment import environment, header
+from _environment import DEFAULT_DEVICE, environment, header, parse_device
 from _plots import plot_throughput
 from _rows import Row, default_path, write
 from _tables import stage_table, throughput_table
@@ -302,7 +302,7 @@ def default_batch(configuration: Configuration, device: torch.device) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=parse_device, default=DEFAULT_DEVICE)
     parser.add_argument("--dtype", choices=DTYPES, help="of weights and activations (default: float16 on a GPU)")
     parser.add_argument("--batch-size", type=int, help="default: 128 on a GPU; 2 on a CPU, more for early exit")
     parser.add_argument(
@@ -329,12 +329,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="rows (default: bench/results/throughput_DEVICE.jsonl)")
     parser.add_argument("--plot", action="store_true", help="write a plot beside the rows")
     args = parser.parse_args(arguments)
-    device = torch.device(args.device)
-    args.dtype = args.dtype or DEFAULT_DTYPE[device.type]
+    args.dtype = args.dtype or DEFAULT_DTYPE[args.device.type]
     try:
-        args.configs = select(args.configs or DEFAULT_CONFIGS[device.type], args.exit_ratio)
+        backends.choose("crop_resize", args.device.type, args.backend)
+        args.configs = select(args.configs or DEFAULT_CONFIGS[args.device.type], args.exit_ratio)
         args.clips = clips_from(None if args.synthetic else args.video, VideoModel.frame_size)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (RuntimeError, ValueError, FileNotFoundError, ImportError) as error:
         parser.error(str(error))
     if args.plot and find_spec("matplotlib") is None:
         parser.error('--plot needs matplotlib: pip install "adafocus[bench]"')
@@ -351,15 +351,16 @@ def select(names: Sequence[str], exit_ratio: float | None) -> list[Configuration
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    device, dtype = torch.device(args.device), DTYPES[args.dtype]
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
     with use_backend(args.backend) if args.backend else contextlib.nullcontext():
-        return run(args, device, dtype)
+        return run(args)
 
 
-def run(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Builds, checks and times the models, and reports; 1 if one does not pass its check."""
+    device = args.device
     env = environment(device)
     print("\n".join(header(env)))
     source = "random frames" if args.synthetic else f"frames of {Path(args.video).name}, repeated"
@@ -370,7 +371,7 @@ def run(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> i
     with progress("building and checking", len(args.configs)) as step:
         for configuration in args.configs:
             batch_size = args.batch_size or default_batch(configuration, device)
-            contender = build(configuration, args.clips, batch_size, device, dtype)
+            contender = build(configuration, args.clips, batch_size, device, DTYPES[args.dtype])
             if contender.check["passed"]:
                 contenders[str(configuration)] = contender
             else:
@@ -414,8 +415,7 @@ def report(rows: list[Row], args: argparse.Namespace) -> None:
         asked, realised = row["exit_ratio"].values()
         if asked != realised:
             print(f"{row['case']}: {realised:.3f} of the {row['batch_size']} videos leave at the glance")
-    counts = sorted({row["stats"]["n"] for row in rows})
-    print(f"medians of {counts[0]} interleaved runs; MiB is the peak beyond weights and frames")
+    print(f"medians of {rows[0]['stats']['n']} interleaved runs")
     path = args.json or default_path("throughput", rows[0]["device"])
     write(path, rows)
     print(f"rows: {path}")

@@ -19,16 +19,19 @@ CropResize parameters(const Tensor& boxes, const std::optional<Tensor>& frame_in
   const ScalarType compute = boxes.scalar_type();
   STD_TORCH_CHECK(compute == ScalarType::Float || compute == ScalarType::Double,
                   "boxes must be float32 or float64 here");
-  STD_TORCH_CHECK(padding == "zeros" || padding == "border", "padding must be zeros or border, got ", padding);
+  STD_TORCH_CHECK(padding == "zeros" || padding == "border", "padding must be zeros or border, got ",
+                  padding);
   CropResize p{};
   p.boxes = boxes.const_data_ptr();
   p.double_precision = compute == ScalarType::Double;
   p.border = padding == "border";
   if (frame_index) {
     const ScalarType type = frame_index->scalar_type();
-    STD_TORCH_CHECK(type == ScalarType::Int || type == ScalarType::Long, "frame_index must be int32 or int64");
-    STD_TORCH_CHECK(frame_index->dim() == 1 && frame_index->size(0) == boxes.size(0) && frame_index->is_contiguous(),
-                    "frame_index must be a contiguous [K]");
+    STD_TORCH_CHECK(type == ScalarType::Int || type == ScalarType::Long,
+                    "frame_index must be int32 or int64");
+    STD_TORCH_CHECK(
+        frame_index->dim() == 1 && frame_index->size(0) == boxes.size(0) && frame_index->is_contiguous(),
+        "frame_index must be a contiguous [K]");
     p.frame_index = frame_index->const_data_ptr();
     p.index_type = type == ScalarType::Int ? IndexType::kInt32 : IndexType::kInt64;
   }
@@ -51,12 +54,13 @@ int64_t boxes_per_thread(const ImageBatch& patches) {
 }
 
 bool reads_nothing(const CropResize& p) {
-  return p.frames.count * p.frames.channels * p.frames.height * p.frames.width == 0 || p.patches.channels == 0;
+  return p.frames.count * p.frames.channels * p.frames.height * p.frames.width == 0 ||
+         p.patches.channels == 0;
 }
 
 Tensor crop_resize_fwd(const Tensor& frames, const Tensor& boxes, const std::optional<Tensor>& frame_index,
-                       const std::optional<Tensor>& affine, int64_t out_h, int64_t out_w, const std::string& padding,
-                       ScalarType out_dtype, bool channels_last) {
+                       const std::optional<Tensor>& affine, int64_t out_h, int64_t out_w,
+                       const std::string& padding, ScalarType out_dtype, bool channels_last) {
   const ImageBatch source = readable(frames);
   CropResize p = parameters(boxes, frame_index, affine, source.channels, padding);
   STD_TORCH_CHECK(out_h > 0 && out_w > 0, "the output size must be positive, got ", out_h, " x ", out_w);
@@ -79,7 +83,8 @@ Tensor crop_resize_bwd_boxes(const Tensor& grad, const Tensor& frames, const Ten
   p.frames = source;
   p.patches = readable(grad);
   if (reads_nothing(p)) p.frames.count = 0;
-  Tensor d_boxes = torch::stable::empty({boxes.size(0), 4}, boxes.scalar_type(), std::nullopt, boxes.device());
+  Tensor d_boxes =
+      torch::stable::empty({boxes.size(0), 4}, boxes.scalar_type(), std::nullopt, boxes.device());
   void* out = d_boxes.mutable_data_ptr();
   torch::stable::parallel_for(0, p.num_boxes(), boxes_per_thread(p.patches), [&](int64_t begin, int64_t end) {
     crop_resize_bwd_boxes_cpu(p, out, begin, end);
@@ -111,9 +116,10 @@ class BoxSort {
   std::unique_ptr<int64_t[]> start_, box_;
 };
 
-Tensor crop_resize_bwd_frames(const Tensor& grad, const Tensor& boxes, const std::optional<Tensor>& frame_index,
-                              const std::optional<Tensor>& affine, int64_t num_frames, int64_t height, int64_t width,
-                              const std::string& padding, ScalarType frames_dtype, bool channels_last) {
+Tensor crop_resize_bwd_frames(const Tensor& grad, const Tensor& boxes,
+                              const std::optional<Tensor>& frame_index, const std::optional<Tensor>& affine,
+                              int64_t num_frames, int64_t height, int64_t width, const std::string& padding,
+                              ScalarType frames_dtype, bool channels_last) {
   check_patches(grad, boxes);
   CropResize p = parameters(boxes, frame_index, affine, grad.size(1), padding);
   Tensor d_frames = empty_images(grad, num_frames, grad.size(1), height, width, frames_dtype, channels_last);

@@ -118,12 +118,12 @@ AF_HD void for_each_element(const RowLayout<C>& layout, const F& f) {
 // out = scale * (w0 row0 + w1 row1) + shift * (sum of the weights of the rows that are inside)
 template <class C>
 void load_rows(const RowPair<C>& rows, const RowLayout<C>& layout, C* __restrict__ out) {
-  const C *__restrict__ scale = layout.scale, *__restrict__ shift = layout.shift;
+  const C* __restrict__ scale = layout.scale, * __restrict__ shift = layout.shift;
   visit(layout.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (rows.row0 && rows.row1) {
-      const T *__restrict__ row0 = static_cast<const T*>(rows.row0),
-                            *__restrict__ row1 = static_cast<const T*>(rows.row1);
+      const T* __restrict__ row0 = static_cast<const T*>(rows.row0), * __restrict__ row1 =
+                                                                         static_cast<const T*>(rows.row1);
       const C w0 = rows.w0, w1 = rows.w1, inside = w0 + w1;
       for_each_element(layout, [&](int64_t i, int64_t at, int64_t a) __attribute__((always_inline)) {
         const C v = w0 * load_as<C>(row0[at]) + w1 * load_as<C>(row1[at]);
@@ -295,10 +295,12 @@ struct RowReader {
             int64_t first_channel, int64_t channels)
       : p(params), span(columns), S(work.S) {
     const ImageBatch& f = p.frames;
-    layout = {f.dtype,  f.stride_c, f.stride_x, channels, S, span.count, span.sparse ? work.sparse : nullptr,
-              work.scale, work.shift};
-    image = element(f.data, f.dtype,
-                    f.offset(frame) + first_channel * f.stride_c + (span.sparse ? 0 : span.first * f.stride_x));
+    layout = {
+        f.dtype,    f.stride_c, f.stride_x, channels, S, span.count, span.sparse ? work.sparse : nullptr,
+        work.scale, work.shift};
+    image =
+        element(f.data, f.dtype,
+                f.offset(frame) + first_channel * f.stride_c + (span.sparse ? 0 : span.first * f.stride_x));
   }
 
   AF_HD const void* row(int64_t y) const {
@@ -347,14 +349,15 @@ void blend_columns(const C* __restrict__ row, const Column<C>* columns, int64_t 
   }
   for (int64_t j = 0; j < out_w; ++j) {
     const Column<C>& x = columns[j];
-    const C *__restrict__ a = row + x.at0, *__restrict__ b = row + x.at1;
+    const C* __restrict__ a = row + x.at0, * __restrict__ b = row + x.at1;
     C* __restrict__ to = out + j * S;
     for (int64_t c = 0; c < S; ++c) to[c] = x.u0 * a[c] + x.u1 * b[c];
   }
 }
 
 template <class C>
-void fill_patch(const CropResize& p, int64_t k, C value, Workspace<C>& work, int64_t first, int64_t channels) {
+void fill_patch(const CropResize& p, int64_t k, C value, Workspace<C>& work, int64_t first,
+                int64_t channels) {
   const ImageBatch& out = p.patches;
   for (int64_t i = 0; i < out.width * work.S; ++i) work.patch_row[i] = value;
   for (int64_t i = 0; i < out.height; ++i) {
@@ -428,8 +431,8 @@ C differentiate_row(const C* __restrict__ g, const C* __restrict__ top, const C*
   }
   for (int64_t j = 0; j < out_w; ++j) {
     const Column<C>& x = columns[j];
-    const C *__restrict__ t0 = top + x.at0, *__restrict__ t1 = top + x.at1;
-    const C *__restrict__ b0 = bottom + x.at0, *__restrict__ b1 = bottom + x.at1;
+    const C* __restrict__ t0 = top + x.at0, * __restrict__ t1 = top + x.at1;
+    const C* __restrict__ b0 = bottom + x.at0, * __restrict__ b1 = bottom + x.at1;
     const C* __restrict__ gradient = g + j * S;
     C d_y = 0, d_x = 0;
 #pragma omp simd reduction(+ : d_y, d_x)
@@ -448,7 +451,8 @@ C differentiate_row(const C* __restrict__ g, const C* __restrict__ top, const C*
 template <class C>
 class RowCache {
  public:
-  RowCache(const RowReader<C>& reader, const Workspace<C>& work) : reader_(reader), rows_{work.row0, work.row1} {}
+  RowCache(const RowReader<C>& reader, const Workspace<C>& work)
+      : reader_(reader), rows_{work.row0, work.row1} {}
 
   const C* get(int64_t y) {
     const int64_t slot = y & 1;

@@ -3,13 +3,12 @@
 
 #include "adafocus/crop_resize.h"
 
-#define AF_DECLARE_KERNELS(isa)                                                               \
-  namespace isa {                                                                             \
-  void crop_resize_fwd(const CropResize& p, int64_t begin, int64_t end);                      \
-  void crop_resize_bwd_boxes(const CropResize& p, void* d_boxes, int64_t begin, int64_t end); \
-  int64_t crop_resize_bwd_frames_tasks(const CropResize& p);                                  \
-  void crop_resize_bwd_frames(const CropResize& p, BoxesByFrame boxes, int64_t begin,         \
-                              int64_t end);                                                   \
+#define AF_DECLARE_KERNELS(isa)                                                                     \
+  namespace isa {                                                                                   \
+  void crop_resize_fwd(const CropResize& p, int64_t begin, int64_t end);                            \
+  void crop_resize_bwd_boxes(const CropResize& p, void* d_boxes, int64_t begin, int64_t end);       \
+  int64_t crop_resize_bwd_frames_tasks(const CropResize& p);                                        \
+  void crop_resize_bwd_frames(const CropResize& p, BoxesByFrame boxes, int64_t begin, int64_t end); \
   }
 
 namespace adafocus {
@@ -30,9 +29,9 @@ const char* isa_name();
 
 // Calls `kernel` of the instruction set in use.
 #if defined(__x86_64__)
-#define AF_DISPATCH(kernel, ...)                             \
-  (isa() == Isa::kAvx512 ? avx512::kernel(__VA_ARGS__)       \
-   : isa() == Isa::kAvx2 ? avx2::kernel(__VA_ARGS__)         \
+#define AF_DISPATCH(kernel, ...)                       \
+  (isa() == Isa::kAvx512 ? avx512::kernel(__VA_ARGS__) \
+   : isa() == Isa::kAvx2 ? avx2::kernel(__VA_ARGS__)   \
                          : baseline::kernel(__VA_ARGS__))
 #else
 #define AF_DISPATCH(kernel, ...) baseline::kernel(__VA_ARGS__)

@@ -1,6 +1,6 @@
-#include "adafocus/cuda_build.h"
-
 #include <cstdio>
+
+#include "adafocus/cuda_build.h"
 
 namespace adafocus {
 

@@ -71,6 +71,7 @@ def test_published_file(tmp_path, name, wrap):
 
 @pytest.mark.parametrize("architecture", ["uni_adafocus_tsm", "tsm_plus"])
 def test_round_trip(tmp_path, architecture):
+    pytest.importorskip("safetensors", reason="our format needs safetensors")
     first = fill(create_model(architecture, num_classes=5)).to(memory_format=torch.channels_last)
     first.save_checkpoint(tmp_path / "model.safetensors")
     second = create_model(architecture, num_classes=5).to(memory_format=torch.channels_last)

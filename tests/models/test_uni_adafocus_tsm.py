@@ -173,6 +173,15 @@ def test_gate(leave):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("gate", [None, gate_at(0.5)])
+def test_no_videos(gate):
+    output = small_model(torch.float32)(torch.zeros(0, 5, 3, SIDE, SIDE), gate=gate)
+    assert output.exit_logits.shape == (0, 2, 6)
+    assert output.frame_index.shape == (0, 2)
+    assert output.boxes.shape == (0, 4)
+
+
+@torch.inference_mode()
 def test_gate_must_sort_every_video():
     model = small_model(torch.float32)
     with pytest.raises(ValueError, match=r"gate must sort each of the 2 videos .* got 3 and 3"):

@@ -10,10 +10,10 @@ namespace adafocus {
 enum class IndexType : int8_t { kNone, kInt32, kInt64 };
 
 struct CropResize {
-  ImageBatch frames;   // [N, C, H, W] read (forward, boxes), or their gradient, written (frames)
-  ImageBatch patches;  // [K, C, P_h, P_w] written (forward), or their gradient, read (backward)
-  const void* boxes;   // [K, 4] of the compute type
-  const void* affine;  // [2, C] of the compute type: scale and shift of each channel, or null
+  ImageBatch frames;        // [N, C, H, W] read (forward, boxes), or their gradient, written (frames)
+  ImageBatch patches;       // [K, C, P_h, P_w] written (forward), or their gradient, read (backward)
+  const void* boxes;        // [K, 4] of the compute type
+  const void* affine;       // [2, C] of the compute type: scale and shift of each channel, or null
   const void* frame_index;  // [K], or null with IndexType::kNone: box k is cut from frame k
   IndexType index_type;
   bool double_precision;  // the compute type is double, else float

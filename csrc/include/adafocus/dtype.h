@@ -140,8 +140,7 @@ struct Store<Half> {
   static AF_HD Half from(double x) { return from(float(x)); }
   static AF_HD Half from(float x) {
     const uint32_t bits = bits_of(x), magnitude = bits & 0x7fffffffu;
-    const uint32_t normal =
-        (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
     const uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
     const uint32_t overflow = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
     uint32_t half = magnitude < (113u << 23) ? subnormal : normal;

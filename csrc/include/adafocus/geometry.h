@@ -45,9 +45,7 @@ AF_HD bool is_finite(C x) {
 template <class C>
 struct Box {
   C cy, cx, h, w;
-  AF_HD bool finite() const {
-    return is_finite(cy) && is_finite(cx) && is_finite(h) && is_finite(w);
-  }
+  AF_HD bool finite() const { return is_finite(cy) && is_finite(cx) && is_finite(h) && is_finite(w); }
 };
 
 }  // namespace adafocus

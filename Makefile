@@ -1,0 +1,70 @@
+# make throughput   runs the models on a real clip and prints the paper's table beside what was measured
+# make test         runs all tests
+#
+# Both make .venv first, if it is not current. Choices:
+#   PYTHON=python3.12           the interpreter that .venv is made from
+#   TORCH='torch==2.13.0'       which torch to install (default: whatever `pip install torch` brings)
+#   SYSTEM_TORCH=1              use the torch that PYTHON has already
+#   VENV=/path                  another place for the environment
+#   ARGS='--configs ...'        further arguments of the program that the target runs
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch
+ARGS ?=
+PY := $(VENV)/bin/python
+
+SOURCES := setup.py $(shell find csrc -type f)
+
+.PHONY: all build test throughput ops-bench lint format sanitize slow clean
+all: build
+
+# Dependencies, once for each pyproject.toml. torch comes first: the extension is built against it.
+$(VENV)/.installed: pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv $(if $(SYSTEM_TORCH),--system-site-packages) $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(if $(SYSTEM_TORCH),,$(PY) -m pip install "$(TORCH)" numpy)
+	$(PY) -m pip install --quiet "setuptools>=77" ninja
+	$(PY) -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	@touch $@ $(VENV)/.built
+
+# The extension, again when a source changed.
+$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) setup.py build_ext --inplace
+	@touch $@
+
+build: $(VENV)/.built
+
+test: build
+	$(PY) -m pytest $(ARGS)
+
+slow: build
+	$(PY) -m pytest -m slow $(ARGS)
+
+throughput: build
+	$(PY) bench/throughput.py $(ARGS)
+
+ops-bench: build
+	$(PY) bench/ops.py $(ARGS)
+
+lint: build
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(filter %.h %.cpp %.cu %.inl,$(SOURCES))
+
+format: build
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $(filter %.h %.cpp %.cu %.inl,$(SOURCES))
+
+# The CPU kernels under the address and undefined-behaviour sanitizers, on the conformance suite.
+SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -static-libubsan
+sanitize: build
+	ADAFOCUS_CUDA=0 ADAFOCUS_EXTRA_CFLAGS="$(SANITIZE)" PATH="$(abspath $(VENV))/bin:$$PATH" \
+	  $(PY) setup.py build_ext --build-lib build/sanitize --build-temp build/sanitize/tmp
+	ADAFOCUS_EXTENSION="$$(ls build/sanitize/adafocus_ops/_C.*so)" ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so)" \
+	  $(PY) -m pytest tests/ops -k "cpu and not compile and not opcheck" --require-backend cpu $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info adafocus_ops/_C.*so $(VENV)/.built

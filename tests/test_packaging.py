@@ -1,0 +1,137 @@
+"""What a user installs: with and without the extension, with and without a compiler for GPUs."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess:
+    result = subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True)
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+def python(code: str, check: bool = True, **env: str) -> str:
+    result = run(sys.executable, "-c", code, check=check, **env)
+    return result.stdout if check else result.stderr
+
+
+WITHOUT_TRITON = "import sys; sys.modules['triton'] = None\n"
+
+
+def test_without_the_extension_and_triton_the_ops_run_on_the_reference():
+    out = python(
+        WITHOUT_TRITON + "import torch, adafocus_ops as ops\n"
+        "x = ops.crop_resize(torch.ones(1, 3, 8, 8), torch.tensor([[4., 4., 4., 4.]]), 2)\n"
+        "print(x.sum().item(), ops.backends.choose('crop_resize', 'cpu', None))\n"
+        "print(ops.backends.why_not('cpu', 'crop_resize', 'cpu'))",
+        ADAFOCUS_EXTENSION="",
+    )
+    assert out.splitlines()[0] == "12.0 reference"
+    assert "the compiled extension is not built" in out
+
+
+def test_a_library_that_cannot_be_loaded_is_a_reason_not_a_crash(tmp_path):
+    broken = tmp_path / "_C.so"
+    broken.write_text("no library")
+    out = python(
+        "import adafocus_ops as ops; print(ops.backends.why_not('cpu', 'crop_resize', 'cpu'))",
+        ADAFOCUS_EXTENSION=str(broken),
+    )
+    assert "cannot be loaded with torch" in out
+
+
+def test_import_takes_less_than_a_third_of_a_second_after_torch():
+    code = (
+        WITHOUT_TRITON + "import torch, time; t = time.perf_counter(); import adafocus_ops\n"
+        "print(time.perf_counter() - t)"
+    )
+    assert min(float(python(code)) for _ in range(3)) < 0.3
+
+
+def test_importing_the_ops_imports_no_optional_package():
+    out = python(
+        "import sys, adafocus_ops; print([m for m in ('av', 'PIL', 'triton', 'matplotlib') if m in sys.modules])"
+    )
+    before = python("import sys, torch; print([m for m in ('av', 'PIL', 'triton', 'matplotlib') if m in sys.modules])")
+    assert out == before
+
+
+def test_the_environment_chooses_the_backend_and_a_wrong_name_raises():
+    code = "import torch, adafocus_ops as ops; print(ops.backends.choose('crop_resize', 'cpu', None))"
+    assert python(code, ADAFOCUS_BACKEND="reference").strip() == "reference"
+    error = python(code, check=False, ADAFOCUS_BACKEND="metal")
+    assert "there is no backend 'metal'; the backends are cuda, cpu, triton, reference" in error
+
+
+def test_the_report_of_what_is_available():
+    out = run(sys.executable, "-m", "adafocus_ops").stdout
+    assert f"torch {torch.__version__}" in out
+    assert "self-check: passed" in out
+    for op in ("crop_resize", "quantile_frames", "exit_gate", "temporal_shift"):
+        assert f"\n  {op}\n" in out
+    bare = run(sys.executable, "-m", "adafocus_ops", ADAFOCUS_EXTENSION="").stdout
+    assert "extension: the compiled extension is not built" in bare
+
+
+def test_asking_for_cuda_without_a_compiler_fails_loudly(tmp_path):
+    result = run(
+        sys.executable, "setup.py", "--version", check=False, ADAFOCUS_CUDA="1", PATH="/usr/bin:/bin",
+        CUDA_HOME=str(tmp_path),
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert "ADAFOCUS_CUDA=1 asks for CUDA kernels, but" in result.stderr
+    assert "nvcc was not found" in result.stderr
+    wrong = run(sys.executable, "setup.py", "--version", check=False, ADAFOCUS_CUDA="yes")
+    assert "ADAFOCUS_CUDA must be 0 or 1, got 'yes'" in wrong.stderr
+
+
+@pytest.mark.parametrize("kind", ["sdist", "bdist_wheel"])
+def test_distributions_hold_what_they_need(kind, tmp_path):
+    """Built in a copy, so that the working tree's build is left alone."""
+    for name in run("git", "ls-files", "-z").stdout.split("\0"):
+        if (name and name.split("/")[0] in ("csrc", "adafocus_ops", "adafocus_models")) or ("/" not in name and name):
+            target = tmp_path / "tree" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+    bin_folder = str(Path(sys.executable).parent)
+    result = subprocess.run(
+        [sys.executable, "setup.py", kind, "--dist-dir", str(tmp_path / "dist")],
+        cwd=tmp_path / "tree",
+        env={**os.environ, "ADAFOCUS_CUDA": "0", "PATH": f"{bin_folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    (built,) = (tmp_path / "dist").iterdir()
+    if kind == "sdist":
+        with tarfile.open(built) as archive:
+            names = {name.split("/", 1)[-1] for name in archive.getnames()}
+        headers = {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*") if p.is_file()}
+        assert headers <= names
+    else:
+        assert "-cp310-abi3-" in built.name
+        names = set(zipfile.ZipFile(built).namelist())
+        assert "adafocus_ops/_C.abi3.so" in names
+        assert "adafocus_ops/_reference/crop_resize.py" in names
+        assert not any(name.startswith(("tests", "bench")) for name in names)
+
+
+def test_the_repository_speaks_of_itself_alone():
+    files = [ROOT / name for name in run("git", "ls-files", "-z").stdout.split("\0") if name]
+    own = Path(__file__)
+    words = ("/wo" + "rk/", "/tm" + "p/w", "pypi" + ".org", "TO" + "DO", "FIX" + "ME")
+    for path in files:
+        if path == own or path.suffix in (".npz", ".png") or not path.exists():
+            continue
+        text = path.read_text(errors="ignore")
+        assert not [word for word in words if word in text], path
