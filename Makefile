@@ -63,7 +63,7 @@ sanitize: build
 	ADAFOCUS_CUDA=0 ADAFOCUS_EXTRA_CFLAGS="$(SANITIZE)" PATH="$(abspath $(VENV))/bin:$$PATH" \
 	  $(PY) setup.py build_ext --build-lib build/sanitize --build-temp build/sanitize/tmp
 	ADAFOCUS_EXTENSION="$$(ls build/sanitize/adafocus_ops/_C.*so)" ASAN_OPTIONS=detect_leaks=0 \
-	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so)" \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	  $(PY) -m pytest tests/ops -k "cpu and not compile and not opcheck" --require-backend cpu $(ARGS)
 
 clean:

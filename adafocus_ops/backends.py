@@ -37,6 +37,11 @@ def kernels(op: str, backend: str) -> tuple[Callable, ...]:
     return _kernels[op][backend]
 
 
+def implements(backend: str, op: str) -> bool:
+    """Whether this version has kernels of the op for the backend, built or not."""
+    return backend in _kernels[op]
+
+
 def _why_not_compiled(op: str, key: str) -> str | None:
     """The reason why the extension cannot run the op for a dispatch key ("CPU" or "CUDA")."""
     if _extension.MISSING:
@@ -54,7 +59,7 @@ def why_not(backend: str, op: str, device: str) -> str | None:
         return f"there is no backend {backend!r}; the backends are {', '.join(BACKENDS)}"
     if backend == "reference":
         return None
-    if backend not in _kernels[op]:
+    if not implements(backend, op):
         return f"{op} has no {backend} kernel in this version"
     if backend == "cpu":
         return _why_not_compiled(op, "CPU") if device == "cpu" else f"it needs CPU tensors, got {device}"

@@ -20,7 +20,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         _print_plain(title, columns, rows)
         return
     table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(columns[0], overflow="fold", min_width=20)
+    table.add_column(columns[0], overflow="fold")
     for column in columns[1:]:
         table.add_column(column, justify="right")
     for row in rows:

@@ -1,0 +1,146 @@
+"""Rows to files, tables and the README."""
+
+import json
+
+import pytest
+from bench_modules import BENCH, environment, report, rows, tables
+from made_up_rows import ops_row, throughput_row
+
+README = BENCH.parent / "README.md"
+
+EXPECTED_THROUGHPUT = """\
+**Throughput: Made-up CPU; float32; batch 2; 2 threads; backend cpu; torch 2.99; commit 0123456789**
+
+| model | frames | patch | GFLOPs (paper) | videos/s | times TSM+ (paper) | paper, RTX 3090 |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| uni_adafocus_tsm_96_8+8 | 8+8 | 96 | 8.8 (8.8) | 12.3 | 3.20 (2.61) | 569.4 |
+| uni_adafocus_tsm_96_8+8/exit=0.5 | 8+8 | 96 | 8.8 (-) | 123 | - (-) | - |
+
+**Milliseconds a video by stage, and peak memory beyond weights and frames**
+
+| model | read and crop | glance | policy | focus | head | peak MiB |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| uni_adafocus_tsm_96_8+8 | 0.50 | 2.00 | 0.25 | 1.50 | 0.12 | 123 |
+| uni_adafocus_tsm_96_8+8/exit=0.5 | 0.50 | - | 0.25 | 1.50 | 0.12 | - |"""
+
+EXPECTED_OPS = """\
+**Ops: Made-up CPU; 48 boxes; 2 threads; backend cpu; torch 2.99; commit 0123456789**
+
+| case | ms | grid_sample | at least |
+| --- | ---: | ---: | ---: |
+| a | 1.25 | 20 (16.0x) | 15x (met) |
+| b | 1.25 | 20 (16.0x) | 17x (not met) |
+| c | 1.25 | 20 (16.0x) | - |"""
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder with the rows of the tables above, the models not in the paper's order."""
+    early_exit = throughput_row(
+        "uni_adafocus_tsm_96_8+8/exit=0.5",
+        123.4,
+        exit_ratio={"asked": 0.5, "realised": 0.5},
+        paper=None,
+        ratios={},
+        peak_memory_mib=None,
+        stages_ms={"read": 0.5, "policy": 0.25, "focus": 1.5, "head": 0.125},
+    )
+    models = [early_exit, throughput_row("uni_adafocus_tsm_96_8+8", 12.34)]
+    rows.write(tmp_path / "throughput_made-up-cpu.jsonl", models)
+    ops_rows = [ops_row("a"), ops_row("b", at_least=17), ops_row("c", at_least=None)]
+    rows.write(tmp_path / "ops_made-up-cpu.jsonl", ops_rows)
+    return tmp_path
+
+
+def test_sections_are_these_tables(results):
+    assert report.section("throughput", results) == EXPECTED_THROUGHPUT
+    assert report.section("ops", results) == EXPECTED_OPS
+
+
+def test_tables_keep_devices_and_dtypes_apart(results):
+    more = [throughput_row("tsm_plus_8+8", 1.0, dtype="bfloat16"), throughput_row("tsm_plus_8+8", 1.0, device="Other")]
+    rows.write(results / "throughput_other.jsonl", more)
+    assert report.section("throughput", results).count("**Throughput: ") == 3
+
+
+def test_table_names_every_commit_and_whether_it_was_changed():
+    other = throughput_row("b", 1.0)
+    other["env"] = other["env"] | {"commit": "fedcba9876543210", "dirty": True}
+    assert tables.describe([throughput_row("a", 1.0), other]).endswith("commit 0123456789, fedcba9876+")
+
+
+def test_update_fills_in_between_the_markers_and_check_agrees(results, capsys):
+    file = results / "README.md"
+    before = (
+        "# Title\n<!-- bench:throughput -->\nold\n<!-- /bench -->\ntext\n<!-- bench:ops -->\n<!-- /bench -->\nend\n"
+    )
+    file.write_text(before)
+    arguments = ["--results", str(results)]
+    assert report.main([*arguments, "--check", str(file)]) == 1
+    assert "its tables are not those of" in capsys.readouterr().err
+    assert file.read_text() == before
+    assert report.main([*arguments, "--update", str(file)]) == 0
+    expected = (
+        f"# Title\n<!-- bench:throughput -->\n{EXPECTED_THROUGHPUT}\n<!-- /bench -->\ntext\n"
+        f"<!-- bench:ops -->\n{EXPECTED_OPS}\n<!-- /bench -->\nend\n"
+    )
+    assert file.read_text() == expected
+    assert report.main([*arguments, "--check", str(file)]) == 0
+
+
+def test_missing_marker_is_an_error(results, capsys):
+    file = results / "README.md"
+    file.write_text("<!-- bench:throughput -->\n<!-- /bench -->\n")
+    assert report.main(["--results", str(results), "--check", str(file)]) == 1
+    assert "there must be a line <!-- bench:ops -->" in capsys.readouterr().err
+
+
+def test_without_rows_the_section_says_so(tmp_path):
+    assert report.section("ops", tmp_path) == "No measurement is in `bench/results` yet."
+
+
+@pytest.mark.skipif(not README.exists(), reason="there is no README.md")
+def test_readme_holds_the_tables_of_the_committed_rows():
+    assert report.main(["--check", str(README)]) == 0
+
+
+def test_committed_rows_are_complete_and_passed_their_check():
+    for row in (row for what in report.TABLES for row in rows.read_all(what)):
+        assert set(rows.REQUIRED) <= set(row)
+        assert row["check"]["passed"]
+        assert row["env"]["commit"]
+        assert not row["env"]["dirty"]
+
+
+def test_plot_is_written(results):
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    assert report.main(["--results", str(results), "--plot"]) == 0
+    (plot,) = results.glob("*.png")
+    assert plot.name == "throughput_made-up-cpu-float32-2-threads.png"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_write_replaces_rows_of_equal_keys_only(tmp_path):
+    path = tmp_path / "new" / "ops_x.jsonl"
+    rows.write(path, [ops_row("a"), ops_row("b")])
+    rows.write(path, [ops_row("a", at_least=99), ops_row("b", backend="reference")])
+    written = rows.read(path)
+    assert [(row["case"], row["backend"], row["at_least"]) for row in written] == [
+        ("a", "cpu", 99),
+        ("b", "cpu", 15),
+        ("b", "reference", 15),
+    ]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == written
+
+
+def test_rows_refuse_what_is_not_a_number(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        rows.write(tmp_path / "x.jsonl", [ops_row("a", at_least=float("nan"))])
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"), [("NVIDIA H100 80GB HBM3", "nvidia-h100-80gb-hbm3"), ("AMD EPYC (2)", "amd-epyc-2")]
+)
+def test_device_name_in_a_file_name(name, slug):
+    assert environment.slug(name) == slug

@@ -1,0 +1,184 @@
+"""bench/throughput.py: configurations, forced exits, the check before timing, and a short run."""
+
+import pytest
+import torch
+from bench_modules import rows, throughput
+
+from adafocus_models import create_model, fold_batch_norm
+from adafocus_models import multiply_adds as count
+
+CPU = torch.device("cpu")
+UNI = "uni_adafocus_tsm_96_8+8"
+
+
+def parse(name):
+    return throughput.Configuration.parse(name)
+
+
+@pytest.mark.parametrize("name", throughput.PAPER)
+def test_configuration_names_go_round(name):
+    assert str(parse(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_model", "a model must be one of .*tsm_plus_8\\+8"),
+        (f"{UNI}/exit=1.5", r"an exit ratio must be in \[0, 1\], got 1.5"),
+        ("tsm_plus_8+8/exit=0.5", "has no early exit"),
+        (f"{UNI}/exit=half", "could not convert"),
+    ],
+)
+def test_wrong_configurations_are_errors(name, message, capsys):
+    with pytest.raises(ValueError, match=message):
+        parse(name)
+    with pytest.raises(SystemExit):
+        throughput.main(["--synthetic", "--configs", name])
+    assert "error: " in capsys.readouterr().err
+
+
+def test_exit_ratio_is_for_all_models_that_have_the_exit():
+    chosen = throughput.select(["tsm_plus_8+8", UNI, "uni_adafocus_tsm_96_8+12/exit=0.319"], 0.25)
+    assert list(map(str, chosen)) == ["tsm_plus_8+8", f"{UNI}/exit=0.25", "uni_adafocus_tsm_96_8+12/exit=0.25"]
+
+
+def test_all_is_table_iv():
+    assert list(map(str, throughput.select(["all"], None))) == list(throughput.PAPER)
+
+
+@pytest.mark.parametrize("name", throughput.PAPER)
+def test_counted_gflops_are_the_papers(name):
+    configuration = parse(name)
+    model = create_model(configuration.model)
+    assert throughput.gflops(model, configuration.exit_ratio) == pytest.approx(throughput.PAPER[name][0], abs=0.06)
+
+
+def test_gflops_of_videos_that_all_leave_are_those_of_the_glance():
+    model = create_model(UNI)
+    assert throughput.gflops(model, 1.0) == pytest.approx(count(model)["exit0"] / 1e9)
+
+
+@pytest.mark.parametrize("name", throughput.PAPER)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_default_batch_realises_the_exit_ratio(name, device):
+    configuration = parse(name)
+    size = throughput.default_batch(configuration, torch.device(device))
+    assert size >= throughput.DEFAULT_BATCH[device]
+    assert throughput.leaving(configuration.exit_ratio, size) / size == pytest.approx(
+        configuration.exit_ratio, abs=0.02
+    )
+
+
+@pytest.mark.parametrize("num_leaving", [1, 2, 5])
+def test_forced_gate_lets_that_many_leave(num_leaving):
+    gate = throughput.forced_gate(num_leaving, 5)(torch.randn(5, 174))
+    assert gate.leave.tolist() == list(range(num_leaving))
+    assert gate.keep.tolist() == list(range(num_leaving, 5))
+
+
+def test_no_gate_where_nobody_leaves():
+    assert throughput.forced_gate(0, 5) is None
+
+
+def small_model(name):
+    """The model with 4 instead of 8 frames, which takes half the time."""
+    fewer = {"num_glance_frames": 4, "num_focus_frames": 4}
+    return create_model(name, **fewer)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A calibrated model, and frames and glance frames of 2 equal videos."""
+    torch.manual_seed(0)
+    model = small_model(UNI).eval()
+    clips = throughput.clips_from(None, model.frame_size)(model.num_candidate_frames, model.num_glance_frames)
+    inputs = [throughput.repeat_to_batch(clip, 2, CPU) for clip in clips]
+    throughput.calibrate_batch_norm(model, *inputs)
+    return model, *inputs
+
+
+def test_batch_is_stored_as_decoders_give_it(plain):
+    _, frames, _ = plain
+    assert frames.shape == (2, 12, 3, 224, 224)
+    assert frames.permute(0, 1, 3, 4, 2).is_contiguous()
+    assert frames[0].equal(frames[1])
+
+
+def test_calibrated_activations_neither_fade_nor_grow(plain):
+    model, frames, glance_frames = plain
+    maps = {}
+    hook = model.focus_encoder.register_forward_hook(lambda module, inputs, output: maps.update(focus=output))
+    with torch.no_grad():
+        model(frames, glance_frames)
+    hook.remove()
+    assert 0.1 < maps["focus"].std() < 10
+    assert not any(module.training for module in model.modules())
+
+
+def tuned_copy(model):
+    return fold_batch_norm(model).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("exit_ratio", [0.0, 0.5, 1.0])
+def test_tuned_model_passes_the_check(plain, exit_ratio):
+    model, *inputs = plain
+    check = throughput.compare(model, tuned_copy(model), *inputs, exit_ratio)
+    assert check["passed"], check
+    assert check["same_frames"] == check["videos"] == 2
+    assert "policy" not in vars(model)
+
+
+@pytest.mark.parametrize(
+    ("module", "field"),
+    [("focus_head", "max_error"), ("spatial_policy", "box_error_px"), ("temporal_policy", "same_frames")],
+)
+def test_check_notices_other_weights(plain, module, field):
+    model, *inputs = plain
+    tuned = tuned_copy(model)
+    right = throughput.compare(model, tuned, *inputs, 0.0)
+    with torch.no_grad():
+        for parameter in getattr(tuned, module).parameters():
+            parameter.copy_(parameter.flip(0).neg())
+    wrong = throughput.compare(model, tuned, *inputs, 0.0)
+    assert right["passed"]
+    assert not wrong["passed"]
+    assert wrong[field] != pytest.approx(right[field], rel=0.5)
+
+
+def test_short_run_prints_and_keeps_rows(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(throughput, "create_model", small_model)
+    path = tmp_path / "rows.jsonl"
+    configs = ["tsm_plus_8+8", f"{UNI}/exit=0.5"]
+    arguments = ["--device", "cpu", "--synthetic", "--batch-size", "2", "--runs", "1", "--json", str(path)]
+    assert throughput.main([*arguments, "--configs", *configs]) == 0
+    baseline, uni = rows.read(path)
+    for row in (baseline, uni):
+        assert set(rows.REQUIRED) <= set(row)
+        assert row["check"]["passed"]
+        assert row["videos_per_s"] == pytest.approx(2e3 / row["stats"]["p50_ms"])
+    assert baseline["ratios"] == {"tsm_plus_8+8": 1.0}
+    assert uni["ratios"]["tsm_plus_8+8"] == pytest.approx(uni["videos_per_s"] / baseline["videos_per_s"])
+    assert uni["exit_ratio"] == {"asked": 0.5, "realised": 0.5}
+    assert uni["paper"] is None
+    assert baseline["paper"]["videos_per_s"] == 218.2
+    assert set(baseline["stages_ms"]) == {"read", "glance", "focus", "head"}
+    assert set(uni["stages_ms"]) == {"read", "glance", "policy", "focus", "head"}
+    assert all(milliseconds > 0 for row in (baseline, uni) for milliseconds in row["stages_ms"].values())
+    output = capsys.readouterr().out
+    assert "decoding and upload are not timed" in output
+    assert f"{UNI}/exit=0.5" in output
+
+
+def test_run_with_a_model_that_differs_fails_and_keeps_no_row(monkeypatch, tmp_path, capsys):
+    def broken(model):
+        copy = fold_batch_norm(model)
+        copy.classifier.bias.data += 1
+        return copy
+
+    monkeypatch.setattr(throughput, "create_model", small_model)
+    monkeypatch.setattr(throughput, "fold_batch_norm", broken)
+    path = tmp_path / "rows.jsonl"
+    arguments = ["--device", "cpu", "--synthetic", "--batch-size", "1", "--runs", "1", "--json", str(path)]
+    assert throughput.main([*arguments, "--configs", "tsm_plus_8+8"]) == 1
+    assert "tsm_plus_8+8: differs from the plain model, not timed" in capsys.readouterr().err
+    assert not path.exists()
