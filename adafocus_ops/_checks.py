@@ -19,9 +19,9 @@ def set_debug(enabled: bool) -> None:
     _debug = bool(enabled)
 
 
-def debug_enabled() -> bool:
-    """Whether the checks of values are on."""
-    return _debug
+def checks_values(tensor: torch.Tensor) -> bool:
+    """Whether to look at the values of a call's tensors: in debug mode, where there are values to look at."""
+    return _debug and not tensor.is_meta and not torch.compiler.is_compiling()
 
 
 def require(condition: bool, message: Callable[[], str], error: type[Exception] = ValueError) -> None:

@@ -13,7 +13,7 @@ from ._checks import (
     check_positive_int,
     check_same_device,
     check_tensor,
-    debug_enabled,
+    checks_values,
     describe,
     names,
     require,
@@ -118,7 +118,7 @@ def crop_resize(
         out_dtype = frames.dtype if frames.is_floating_point() else torch.float32
     require(out_dtype in FRAME_DTYPES, lambda: f"out_dtype must be {names(FRAME_DTYPES)}, got {out_dtype}", TypeError)
     _check_frame_index(frames, boxes, frame_index)
-    if debug_enabled():
+    if checks_values(frames):
         _check_values(frames, boxes, frame_index)
 
     compute = torch.float64 if torch.float64 in (frames.dtype, boxes.dtype) else torch.float32
@@ -264,11 +264,36 @@ def _affine(mean: Any, std: Any, frames: Tensor, dtype: torch.dtype) -> Tensor |
     """[2, C]: the scale and the shift that normalise a pixel, or None to leave it."""
     if mean is None and std is None:
         return None
-    channels = frames.shape[-3]
+    what = (frames.shape[-3], frames.dtype == torch.uint8, frames.device, dtype)
+    if torch.compiler.is_compiling() or not (_is_constant(mean) and _is_constant(std)):
+        return _build_affine(mean, std, *what)
+    # Constants are sent to the device once: later calls, and captures of CUDA graphs, find them there.
+    key = (*(tuple(value) if isinstance(value, Sequence) else value for value in (mean, std)), *what)
+    if key in _constant_affines:
+        return _constant_affines[key]
+    with torch.inference_mode(False):
+        affine = _build_affine(mean, std, *what)
+    if type(affine) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(affine):
+        _constant_affines[key] = affine  # tensors of a tracing mode or a transform die with it
+    return affine
+
+
+# The affines of constant mean and std by all that they depend on; a program has a handful of them.
+_constant_affines: dict[tuple, Tensor] = {}
+
+
+def _is_constant(value: Any) -> bool:
+    numbers = value if isinstance(value, Sequence) else (value,)
+    return all(number is None or isinstance(number, int | float) for number in numbers)
+
+
+def _build_affine(
+    mean: Any, std: Any, channels: int, integer: bool, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     mean = _per_channel("mean", 0.0 if mean is None else mean, channels)
     std = _per_channel("std", 1.0 if std is None else std, channels)
-    scale = 1 / (std * 255) if frames.dtype == torch.uint8 else 1 / std
-    return torch.stack([scale, -mean / std]).to(device=frames.device, dtype=dtype)
+    scale = 1 / (std * 255) if integer else 1 / std
+    return torch.stack([scale, -mean / std]).to(device=device, dtype=dtype)
 
 
 def _per_channel(name: str, value: Any, channels: int) -> Tensor:

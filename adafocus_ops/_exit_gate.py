@@ -11,7 +11,7 @@ from ._checks import (
     check_positive_int,
     check_same_device,
     check_tensor,
-    debug_enabled,
+    checks_values,
     describe,
     require,
 )
@@ -96,7 +96,7 @@ def _active_mask(active: Tensor, logits: Tensor) -> Tensor:
         require(active.shape[0] == rows, lambda: f"active must be [N] with N={rows} (logits), got {describe(active)}")
         return active
     in_range = (active >= 0) & (active < rows)
-    if debug_enabled():
+    if checks_values(logits):
         require(bool(in_range.all()), lambda: f"active must hold row indices in [0, {rows}) (logits)")
     # Row `rows` is a bin for what is out of range (the -1 that pads lists of static size, for one).
     mask = torch.zeros(rows + 1, dtype=torch.bool, device=logits.device)

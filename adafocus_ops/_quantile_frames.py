@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import backends
-from ._checks import check_positive_int, check_same_device, check_tensor, debug_enabled, describe, require
+from ._checks import check_positive_int, check_same_device, check_tensor, checks_values, describe, require
 from ._crop_resize import BOX_DTYPES
 from ._reference.quantile_frames import quantile_frames as reference
 
@@ -52,7 +52,7 @@ def quantile_frames(
     check_positive_int("k", k)
     require(k <= num_frames, lambda: f"k must be at most num_frames={num_frames}, got {k}")
     require(jitter is None or generator is None, lambda: "jitter and generator must not both be given")
-    if debug_enabled():
+    if checks_values(weights):
         require(bool((weights >= 0).all()), lambda: "weights must be neither negative nor NaN")
     if generator is not None:
         jitter = torch.rand(weights.shape[0], k, device=weights.device, generator=generator)

@@ -23,12 +23,15 @@ def interleave(
     warmup: int = 3,
     max_seconds: float = float("inf"),
     min_runs: int = 3,
+    settle: int = 0,
     on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Milliseconds of every run of every call, all taking turns, so that a machine that slows down slows all.
 
     Args:
         runs, warmup: rounds that count, and rounds before them that do not.
+        settle: untimed runs of a call right before each timed one, so that it finds its own data in the
+            caches and not those of the contender before it.
         max_seconds: no further round starts after this long, but at least min_runs count.
         on_round: called after every round, warm-up included.
     """
@@ -39,6 +42,8 @@ def interleave(
         if done >= min_runs and time.perf_counter() - start > max_seconds:
             break
         for name, call in calls.items():
+            for _ in range(settle):
+                call()
             elapsed = stopwatch(call, device)
             if done >= 0:
                 times[name].append(elapsed)

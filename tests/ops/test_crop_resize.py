@@ -427,6 +427,33 @@ def test_uint8_normalised_equals_the_float_path(out_dtype, backend, device):
     torch.testing.assert_close(got, expected, rtol=torch.finfo(out_dtype).eps, atol=4e-7 * scale)
 
 
+def test_constant_mean_and_std_survive_every_mode(backend, device):
+    """They are kept on the device; a tensor made under a transform, inference or fake mode may not be."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    frames = torch.rand(1, 3, 8, 8, device=device)
+    boxes = torch.tensor([[4.0, 4.0, 5.0, 6.0]], device=device)
+
+    def run(boxes, mean):
+        return crop_resize(frames, boxes, 4, mean=mean, std=[1, 2, 3], backend=backend).square().sum()
+
+    def in_inference_mode(boxes, mean):
+        with torch.inference_mode():
+            run(boxes, mean)
+
+    def in_fake_mode(boxes, mean):
+        with FakeTensorMode() as mode:
+            crop_resize(mode.from_tensor(frames), mode.from_tensor(boxes), 4, mean=mean, std=[1, 2, 3], backend=backend)
+
+    for number, first in enumerate((torch.func.grad(run), in_inference_mode, in_fake_mode)):
+        mean = 0.125 * number + 0.0625
+        first(boxes, mean)
+        for _ in range(2):
+            leaf = boxes.clone().requires_grad_()
+            run(leaf, mean).backward()
+            assert leaf.grad.isfinite().all()
+
+
 def test_zero_padding_is_zero_after_normalisation(backend, device):
     frames = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8, device=device)
     out = crop_resize(frames, torch.tensor([[50.0, 50.0, 4.0, 4.0]], device=device), 4, backend=backend, **IMAGENET)
