@@ -265,7 +265,8 @@ def _affine(mean: Any, std: Any, frames: Tensor, dtype: torch.dtype) -> Tensor |
     if mean is None and std is None:
         return None
     what = (frames.shape[-3], frames.dtype == torch.uint8, frames.device, dtype)
-    if torch.compiler.is_compiling() or not (_is_constant(mean) and _is_constant(std)):
+    plain = type(frames) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+    if not (plain and _is_constant(mean) and _is_constant(std)):
         return _build_affine(mean, std, *what)
     # Constants are sent to the device once: later calls, and captures of CUDA graphs, find them there.
     key = (*(tuple(value) if isinstance(value, Sequence) else value for value in (mean, std)), *what)
@@ -273,8 +274,8 @@ def _affine(mean: Any, std: Any, frames: Tensor, dtype: torch.dtype) -> Tensor |
         return _constant_affines[key]
     with torch.inference_mode(False):
         affine = _build_affine(mean, std, *what)
-    if type(affine) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(affine):
-        _constant_affines[key] = affine  # tensors of a tracing mode or a transform die with it
+    if not torch._C._functorch.is_functorch_wrapped_tensor(affine):
+        _constant_affines[key] = affine  # a transform's tensors die with it
     return affine
 
 
