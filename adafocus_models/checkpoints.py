@@ -92,12 +92,23 @@ def _read(source: Source) -> dict[str, Tensor]:
 
 
 def _read_file(path: str) -> Any:
-    if path.endswith(".safetensors"):
-        return _safetensors().load_file(path)
+    """What a checkpoint file holds.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is damaged, no checkpoint, or holds more than tensors and plain containers.
+    """
     try:
+        if path.endswith(".safetensors"):
+            return _safetensors().load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ImportError):
+        raise
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} must hold tensors and plain containers only, to be read safely: {error}") from error
+    except Exception as error:  # each reader has its own for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} must be a checkpoint, but it cannot be read: {reason}") from error
 
 
 def _safetensors() -> Any:

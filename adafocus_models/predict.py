@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("clip", metavar="CLIP", type=Path, help="a video file, or a folder of JPEG or PNG frames")
     parser.add_argument("--model", default="uni_adafocus_tsm_96_8+8", help="a name of adafocus_models.list_models()")
     parser.add_argument("--checkpoint", type=Path, help="weights: ours or the published ones; random without")
-    parser.add_argument("--labels", type=Path, help="text file with one class name per line, in the order of classes")
+    parser.add_argument(
+        "--labels", type=Path, help="text file with one class name per line, as many as the model has classes"
+    )
     parser.add_argument("--overlay", type=_overlay, help="draw where the model looked, to a .png or .mp4 file")
     parser.add_argument("--device", type=_device, default="cpu", help="cpu (the default), cuda, cuda:1, ...")
     return parser
@@ -86,8 +88,9 @@ def _run(options: argparse.Namespace) -> None:
         same = options.overlay.resolve() == options.clip.resolve()
         require(not same, f"--overlay must not be the clip itself, got {options.overlay}")
     torch.manual_seed(0)  # the random weights, if they stay, are the same every time
-    model = create_model(options.model).eval()
-    labels = _labels(options.labels, model.num_classes)
+    labels = options.labels and _labels(options.labels)
+    model = create_model(options.model, **({"num_classes": len(labels)} if labels else {})).eval()
+    labels = labels or [f"class {c}" for c in range(model.num_classes)]
     note = RANDOM_WEIGHTS
     if options.checkpoint:
         model.load_checkpoint(options.checkpoint)
@@ -120,12 +123,10 @@ def _run(options: argparse.Namespace) -> None:
         print(f"drawn to {options.overlay}")
 
 
-def _labels(path: Path | None, num_classes: int) -> list[str]:
-    """A name for every class."""
-    if path is None:
-        return [f"class {c}" for c in range(num_classes)]
+def _labels(path: Path) -> list[str]:
+    """A name for every class, which says how many there are."""
     labels = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    require(len(labels) == num_classes, f"{path} must have a line for each of {num_classes} classes, got {len(labels)}")
+    require(len(labels) > 0, f"{path} must have a line for each class, but it is empty")
     return labels
 
 

@@ -163,3 +163,17 @@ def test_load_backbone(encoder, classifier):
     del old[next(iter(old))]
     with pytest.raises(ValueError, match=f"does not fit this {encoder.__name__}: 1 missing: "):
         load_backbone(encoder(), old)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth.tar", ".pth"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint at all", b"PK\x03\x04 a broken archive", b"\x80\x02}q\x00."]
+)
+def test_a_damaged_file_is_a_clear_error(tmp_path, suffix, content):
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(content)
+    model = UniAdaFocusTSM(num_classes=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"broken.* must (be a checkpoint|hold tensors)"):
+        model.load_checkpoint(path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -53,7 +53,7 @@ class Stub(nn.Module):
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(predict, "create_model", lambda name: Stub())
+    monkeypatch.setattr(predict, "create_model", lambda name, **_: Stub())
 
 
 def colour(i):
@@ -247,7 +247,7 @@ def test_predict_runs_the_model_on_the_sampled_frames(folder):
         (["missing.mp4"], "missing.mp4 does not exist"),
         (["notes.txt"], "notes.txt cannot be read as a video"),
         (["frames", "--model", "uni_adafocus"], "name must be one of .*tsm_plus_8"),
-        (["frames", "--labels", "notes.txt"], "must have a line for each of 174 classes, got 2"),
+        (["frames", "--labels", "empty.txt"], "empty.txt must have a line for each class, but it is empty"),
         (["frames", "--labels", "missing.txt"], "No such file or directory: 'missing.txt'"),
         (["frames", "--checkpoint", "missing.safetensors"], "missing.safetensors"),
         (["frames/0.png", "--overlay", "frames/0.png"], "overlay must not be the clip itself"),
@@ -256,6 +256,7 @@ def test_predict_runs_the_model_on_the_sampled_frames(folder):
 def test_what_does_not_fit_is_one_line_and_exit_code_2(folder, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(folder.parent)
     Path("notes.txt").write_text("not a video\n" * 2)
+    Path("empty.txt").touch()
     before = Path("frames/0.png").read_bytes()
     assert predict.main(arguments) == 2
     printed = capsys.readouterr()
@@ -275,7 +276,7 @@ def test_what_does_not_fit_is_one_line_and_exit_code_2(folder, monkeypatch, caps
     ],
 )
 def test_arguments_are_checked_before_any_work(folder, monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(predict, "create_model", lambda name: pytest.fail("work began"))
+    monkeypatch.setattr(predict, "create_model", lambda name, **_: pytest.fail("work began"))
     with pytest.raises(SystemExit) as stopped:
         predict.main([str(folder), *arguments])
     assert stopped.value.code == 2
