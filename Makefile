@@ -39,7 +39,7 @@ test: build
 	$(PY) -m pytest $(ARGS)
 
 slow: build
-	$(PY) -m pytest -m slow $(ARGS)
+	$(PY) -m pytest -m "slow or big" $(ARGS)
 
 throughput: build
 	$(PY) bench/throughput.py $(ARGS)

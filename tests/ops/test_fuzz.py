@@ -1,0 +1,101 @@
+"""crop_resize on shapes, layouts, dtypes and boxes that hypothesis makes up, against the reference."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from op_specs import FLOATS, LAYOUTS, random_images
+
+from adafocus_ops import crop_resize
+from conftest import require_backend
+
+quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+long = settings(quick, max_examples=5000)
+
+sizes = st.integers(1, 9)
+coordinates = st.one_of(
+    st.floats(-15, 25, width=32),
+    st.floats(width=32),  # NaN, infinities, subnormals, the largest numbers
+    st.integers(-4, 12).map(float),
+)
+
+
+@st.composite
+def calls(draw):
+    dtype = draw(st.sampled_from((torch.uint8, *FLOATS)))
+    lead = draw(st.lists(st.integers(0, 3), min_size=1, max_size=2))
+    shape = (*lead, draw(st.sampled_from((1, 2, 3, 4, 5, 17))), draw(sizes), draw(st.one_of(sizes, st.just(60))))
+    count = draw(st.integers(0, 5))
+    boxes = draw(st.lists(st.tuples(*[coordinates] * 4), min_size=count, max_size=count))
+    index = draw(st.lists(st.integers(-2, 9), min_size=count, max_size=count))
+    affine = {"mean": draw(st.floats(-1, 1)), "std": draw(st.floats(0.1, 2))} if draw(st.booleans()) else {}
+    kwargs = {
+        "frame_index": torch.tensor(index, dtype=draw(st.sampled_from((torch.int32, torch.int64)))),
+        "padding": draw(st.sampled_from(("zeros", "border"))),
+        "out_dtype": draw(st.sampled_from((None, torch.uint8, *FLOATS))),
+        "memory_format": draw(st.sampled_from((None, torch.contiguous_format, torch.channels_last))),
+        **affine,
+    }
+    frames = random_images(shape, dtype, draw(st.sampled_from(LAYOUTS)), seed=draw(st.integers(0, 99)))
+    return frames, torch.tensor(boxes, dtype=torch.float64).view(count, 4), (draw(sizes), draw(sizes)), kwargs
+
+
+def check(call, backend: str) -> None:
+    """Values, and the gradients of both inputs, are those of the reference; boxes are float64, so that positions are
+    alike and the derivative jumps at the same ones."""
+    frames, boxes, size, kwargs = call
+
+    def run(backend):
+        leaf, image = boxes.clone().requires_grad_(), frames.detach().clone()
+        wanted = [leaf, image.requires_grad_()] if image.is_floating_point() else [leaf]
+        out = crop_resize(image, leaf, size, backend=backend, **kwargs)
+        if not out.requires_grad:
+            return out, ()
+        upstream = random_images(tuple(out.shape), torch.float64, "contiguous", seed=1).to(out.dtype)
+        return out.detach(), torch.autograd.grad(out, wanted, upstream)
+
+    (out, gradients), (expected, expected_gradients) = run(backend), run("reference")
+    if out.numel():  # the stride of a dimension of one element means nothing
+        assert [s for s, n in zip(out.stride(), out.shape, strict=True) if n > 1] == [
+            s for s, n in zip(expected.stride(), out.shape, strict=True) if n > 1
+        ]
+    scale = 256.0 if frames.dtype == torch.uint8 else 4.0
+    if out.dtype == torch.uint8:
+        assert (out.int() - expected.int()).abs().max().item() <= 1 if out.numel() else True
+    else:
+        resolution = max(torch.finfo(out.dtype).eps, 1e-9)
+        torch.testing.assert_close(out, expected, rtol=2 * resolution, atol=resolution * scale, equal_nan=True)
+    for g, e in zip(gradients[1:], expected_gradients[1:], strict=True):
+        torch.testing.assert_close(g, e, rtol=2 * torch.finfo(g.dtype).eps, atol=torch.finfo(g.dtype).eps * 200)
+    if gradients:
+        # A box of huge numbers has positions of any rounding; its gradient is only finite.
+        tame = boxes.abs().amax(1) < 1e4 if len(boxes) else boxes.new_zeros(0, dtype=torch.bool)
+        on_pixel = _samples_on_pixels(boxes, size)
+        g, e = gradients[0], expected_gradients[0]
+        assert g.isfinite().all()
+        torch.testing.assert_close(g[tame & ~on_pixel], e[tame & ~on_pixel], rtol=1e-5, atol=1e-5 * scale)
+
+
+def _samples_on_pixels(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """[K]: boxes with a sample within rounding of a pixel, where two backends may take different sides."""
+    found = torch.zeros(len(boxes), dtype=torch.bool)
+    for axis, count in enumerate(size):
+        steps = (torch.arange(count) + 0.5) / count - 0.5
+        at = boxes[:, axis, None] + boxes[:, 2 + axis, None] * steps - 0.5
+        found |= ((at - at.round()).abs() < 1e-6).any(1)
+    return found
+
+
+@quick
+@given(call=calls())
+def test_made_up_calls_match_the_reference(request, call):
+    require_backend(request, "crop_resize", "cpu", "cpu")
+    check(call, "cpu")
+
+
+@pytest.mark.slow
+@long
+@given(call=calls())
+def test_many_made_up_calls_match_the_reference(request, call):
+    require_backend(request, "crop_resize", "cpu", "cpu")
+    check(call, "cpu")
