@@ -60,20 +60,26 @@ def check(call, backend: str) -> None:
             s for s, n in zip(expected.stride(), out.shape, strict=True) if n > 1
         ]
     scale = 256.0 if frames.dtype == torch.uint8 else 4.0
+    # Positions are rounded in proportion to the box, [K, 1, 1, 1] pixels; beyond a pixel any value may be read.
+    blur = 8 * torch.finfo(torch.float64).eps * boxes.abs().nan_to_num(0).sum(1).view(-1, 1, 1, 1)
+    tame = blur.flatten() < 1e-6
+    assert torch.equal(out.isnan(), expected.isnan())
     if out.dtype == torch.uint8:
-        assert (out.int() - expected.int()).abs().max().item() <= 1 if out.numel() else True
+        assert not ((out.int() - expected.int()).abs() > 1)[tame].any()
     else:
-        resolution = max(torch.finfo(out.dtype).eps, 1e-9)
-        torch.testing.assert_close(out, expected, rtol=2 * resolution, atol=resolution * scale, equal_nan=True)
+        resolution = torch.finfo(out.dtype).eps if out.dtype != torch.float64 else 1e-12
+        bound = resolution * (expected.double().abs() + scale) + blur * scale
+        error = (out.double() - expected.double()).abs()
+        assert not (error > bound)[tame].any()
     for g, e in zip(gradients[1:], expected_gradients[1:], strict=True):
-        torch.testing.assert_close(g, e, rtol=2 * torch.finfo(g.dtype).eps, atol=torch.finfo(g.dtype).eps * 200)
+        assert g.isfinite().all()
+        if tame.all():
+            torch.testing.assert_close(g, e, rtol=2 * torch.finfo(g.dtype).eps, atol=torch.finfo(g.dtype).eps * 200)
     if gradients:
-        # A box of huge numbers has positions of any rounding; its gradient is only finite.
-        tame = boxes.abs().amax(1) < 1e4 if len(boxes) else boxes.new_zeros(0, dtype=torch.bool)
-        on_pixel = _samples_on_pixels(boxes, size)
+        sure = tame & ~_samples_on_pixels(boxes, size)
         g, e = gradients[0], expected_gradients[0]
         assert g.isfinite().all()
-        torch.testing.assert_close(g[tame & ~on_pixel], e[tame & ~on_pixel], rtol=1e-5, atol=1e-5 * scale)
+        torch.testing.assert_close(g[sure], e[sure], rtol=1e-5, atol=1e-5 * scale)
 
 
 def _samples_on_pixels(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
