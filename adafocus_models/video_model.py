@@ -1,6 +1,7 @@
 """What every model here shares: a light glance at whole frames, a strong look at what matters, one answer."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Output(NamedTuple):
     glance_index: Tensor | None  # [B, T0] int64 into the candidates; None if the glance frames were given
 
 
-class VideoModel(nn.Module):
+class VideoModel(nn.Module, ABC):
     """A glance encoder on whole frames and a focus encoder on patches of candidate frames.
 
     Args:
@@ -181,9 +182,9 @@ class VideoModel(nn.Module):
             f" got {describe(glance_frames)} on {glance_frames.device}",
         )
 
+    @abstractmethod
     def _glance_positions(self, device: torch.device) -> Tensor:
         """[T0] int64: which candidates the glance encoder sees where its frames are not given."""
-        raise NotImplementedError
 
     def _glance_at(self, frames: Tensor, glance_frames: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Maps, features and glance_index of the whole frames that are given or picked from the candidates."""
