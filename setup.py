@@ -75,7 +75,14 @@ def cuda_arch_flags() -> list[str]:
     return flags
 
 
-def extension():
+def extensions() -> list:
+    """The extension library, or nothing where there is no C++ compiler."""
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    if not shutil.which(compiler):
+        if os.environ.get("ADAFOCUS_CUDA") == "1":
+            raise SystemExit(f"ADAFOCUS_CUDA=1 asks for CUDA kernels, but there is no C++ compiler {compiler!r}")
+        print(f"building without the extension: there is no C++ compiler {compiler!r} (set CXX)")
+        return []
     root = Path(__file__).parent
     cuda = cuda_wanted()
     folders = ["csrc/cpu", "csrc/bindings"] + (["csrc/cuda"] if cuda else [])
@@ -86,7 +93,7 @@ def extension():
     compile_args = {"cxx": CXX_FLAGS + defines + extra}
     if cuda:
         compile_args["nvcc"] = ["-std=c++17", "-O3", "-lineinfo", *defines, *cuda_arch_flags()]
-    return (CUDAExtension if cuda else CppExtension)(
+    library = (CUDAExtension if cuda else CppExtension)(
         "adafocus_ops._C",
         sorted(str(p.relative_to(root)) for p in sources),
         include_dirs=[str(root / "csrc" / "include"), str(root / "csrc")],
@@ -94,10 +101,11 @@ def extension():
         extra_link_args=extra,
         py_limited_api=True,
     )
+    return [library]
 
 
 setup(
-    ext_modules=[extension()],
+    ext_modules=extensions(),
     cmdclass={"build_ext": BuildExtension},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

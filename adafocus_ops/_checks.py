@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 
@@ -21,7 +22,10 @@ def set_debug(enabled: bool) -> None:
 
 def checks_values(tensor: torch.Tensor) -> bool:
     """Whether to look at the values of a call's tensors: in debug mode, where there are values to look at."""
-    return _debug and not tensor.is_meta and not torch.compiler.is_compiling()
+    if not _debug or torch.compiler.is_compiling():
+        return False
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)  # a fake tensor, for one, has no values
+    return plain and not tensor.is_meta and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def require(condition: bool, message: Callable[[], str], error: type[Exception] = ValueError) -> None:
@@ -72,6 +76,6 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 def check_positive_int(name: str, value: object) -> None:
     """`value` must be an integer >= 1 (symbolic integers of torch.compile included)."""
-    is_int = isinstance(value, int | torch.SymInt) and not isinstance(value, bool)
+    is_int = isinstance(value, Integral | torch.SymInt) and not isinstance(value, bool)
     require(is_int, lambda: f"{name} must be an int, got {describe(value)}", TypeError)
     require(value >= 1, lambda: f"{name} must be at least 1, got {value}")

@@ -25,6 +25,7 @@ BOX_DTYPES = FRAME_DTYPES[1:]
 INDEX_DTYPES = (torch.int32, torch.int64)
 PADDINGS = ("zeros", "border")
 MAX_FRAME_DIMS = 8
+MAX_CONSTANT_AFFINES = 64
 
 _raw = torch.ops.adafocus
 _compiled = (
@@ -73,7 +74,8 @@ def crop_resize(
         frame_index: [K] int32 or int64 into the flattened frames; None cuts box k from frame k (K == N).
         mean, std: per channel (a number, C numbers or a tensor [C]), for frames scaled to [0, 1]:
             uint8 pixels become (x / 255 - mean) / std, floating-point pixels (x - mean) / std, inside
-            the read. Without both, pixels keep their scale.
+            the read. Without both, pixels keep their scale. They are constants without gradient; tensors
+            should lie on the device of the frames, or every call copies them.
         padding: "zeros" (0 outside the frame, after normalisation) or "border" (the nearest edge pixel).
         antialias: not available in this version.
         out_dtype: any dtype that frames may have; default the frames' if floating point, else float32.
@@ -86,7 +88,7 @@ def crop_resize(
         channels_last_3d video, without a copy.
 
     Gradients: to boxes (all four numbers) and to frames (floating point), each only if asked for; once
-    differentiable. A sample exactly on a pixel takes the derivative on its right-hand side.
+    differentiable, in reverse mode. A sample exactly on a pixel takes the derivative on its right-hand side.
 
     Determinism: forward and both gradients are bitwise reproducible.
 
@@ -135,9 +137,12 @@ def crop_resize(
     if frame_index is not None:
         frame_index = frame_index.contiguous()
     differentiable = frames.requires_grad or boxes.requires_grad
-    if differentiable and torch.is_grad_enabled() and out_dtype.is_floating_point:
+    forward_mode = torch.autograd.forward_ad._current_level >= 0  # not available: the Function below says so
+    if out_dtype.is_floating_point and (forward_mode or (differentiable and torch.is_grad_enabled())):
         return _CropResize.apply(frames, boxes, frame_index, affine, call)
-    return call.fwd(frames.detach(), boxes.detach(), frame_index, affine)
+    if differentiable:  # integer output, or no_grad: there is nothing to differentiate
+        frames, boxes = frames.detach(), boxes.detach()
+    return call.fwd(frames, boxes, frame_index, affine)
 
 
 class _Call(NamedTuple):
@@ -223,7 +228,7 @@ def _output_size(output_size: Any) -> tuple[int, int]:
     require(len(output_size) == 2, lambda: f"output_size must be P or (P_h, P_w), got {output_size!r}")
     for name, value in zip(("output_size height", "output_size width"), output_size, strict=True):
         check_positive_int(name, value)
-    return output_size[0], output_size[1]
+    return tuple(side if isinstance(side, torch.SymInt) else int(side) for side in output_size)
 
 
 def _check_frame_index(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> None:
@@ -274,6 +279,8 @@ def _affine(mean: Any, std: Any, frames: Tensor, dtype: torch.dtype) -> Tensor |
         return _constant_affines[key]
     with torch.inference_mode(False):
         affine = _build_affine(mean, std, *what)
+    if len(_constant_affines) >= MAX_CONSTANT_AFFINES:
+        _constant_affines.clear()
     if not torch._C._functorch.is_functorch_wrapped_tensor(affine):
         _constant_affines[key] = affine  # a transform's tensors die with it
     return affine
@@ -291,15 +298,15 @@ def _is_constant(value: Any) -> bool:
 def _build_affine(
     mean: Any, std: Any, channels: int, integer: bool, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    mean = _per_channel("mean", 0.0 if mean is None else mean, channels)
-    std = _per_channel("std", 1.0 if std is None else std, channels)
+    mean = _per_channel("mean", 0.0 if mean is None else mean, channels, device)
+    std = _per_channel("std", 1.0 if std is None else std, channels, device)
     scale = 1 / (std * 255) if integer else 1 / std
-    return torch.stack([scale, -mean / std]).to(device=device, dtype=dtype)
+    return torch.stack([scale, -mean / std]).to(dtype)
 
 
-def _per_channel(name: str, value: Any, channels: int) -> Tensor:
-    """[C] float64."""
-    value = torch.as_tensor(value, dtype=torch.float64)
+def _per_channel(name: str, value: Any, channels: int, device: torch.device) -> Tensor:
+    """[C] float64, a constant."""
+    value = torch.as_tensor(value).detach().to(device=device, dtype=torch.float64)
     if value.ndim == 0:
         return value.expand(channels)
     require(

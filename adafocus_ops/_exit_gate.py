@@ -36,8 +36,8 @@ class ExitGate(NamedTuple):
 def exit_gate(
     logits: Tensor,
     threshold: float | Tensor,
-    criterion: str = "entropy",
     *,
+    criterion: str = "entropy",
     active: Tensor | None = None,
     capacity: int | None = None,
     backend: str | None = None,
@@ -74,7 +74,8 @@ def exit_gate(
     if capacity is not None:
         check_positive_int("capacity", capacity)
     logits = logits.detach()
-    threshold = torch.as_tensor(threshold, device=None if isinstance(threshold, Tensor) else logits.device)
+    if not isinstance(threshold, Tensor):  # filled on the device, which needs no synchronisation
+        threshold = torch.full((), threshold, dtype=torch.float64, device=logits.device)
     require(
         threshold.ndim == 0,
         lambda: f"threshold must be a number or a 0-dimensional tensor, got {describe(threshold)}",
@@ -97,7 +98,8 @@ def _active_mask(active: Tensor, logits: Tensor) -> Tensor:
         return active
     in_range = (active >= 0) & (active < rows)
     if checks_values(logits):
-        require(bool(in_range.all()), lambda: f"active must hold row indices in [0, {rows}) (logits)")
+        allowed = in_range | (active == -1)
+        require(bool(allowed.all()), lambda: f"active must hold row indices in [0, {rows}) (logits), or -1 as padding")
     # Row `rows` is a bin for what is out of range (the -1 that pads lists of static size, for one).
     mask = torch.zeros(rows + 1, dtype=torch.bool, device=logits.device)
     mask[torch.where(in_range, active, rows).long()] = True

@@ -65,6 +65,8 @@ def quantile_frames(
             lambda: f"jitter must be [B, k] with B={rows} (weights) and k={k}, got {describe(jitter)}",
         )
         jitter = jitter.detach()
+        if checks_values(jitter):
+            require(bool(((jitter >= 0) & (jitter < 1)).all()), lambda: "jitter must be in [0, 1)")
     backend = backends.choose("quantile_frames", weights.device.type, backend)
     (kernel,) = backends.kernels("quantile_frames", backend)
     return kernel(weights.detach(), num_frames, k, jitter)

@@ -97,6 +97,8 @@ choose._dynamo_marked_constant = True
 def use_backend(name: str) -> Iterator[None]:
     """Runs every op inside the `with` block on the named backend, or raises with the reason it cannot.
 
+    A function compiled with torch.compile keeps the backend that was chosen when it was compiled.
+
     Args:
         name: one of "cuda", "cpu", "triton", "reference".
 

@@ -63,7 +63,7 @@ def from_action(action: Tensor, frame_size: tuple[int, int], min_side: float, ma
         frame_size: (H, W) in pixels.
         min_side, max_side: S and L in pixels (96 and 224 for frames of 224 pixels).
 
-    Source: METHOD of Uni-AdaFocus, Section 4.1.2, in the published implementation's form.
+    Source: Uni-AdaFocus, Section 4.1.2, in the published implementation's form.
     """
     a_y, a_x, a_h, a_w = _unbind("action", action)
     h = min_side + a_h * (max_side - min_side)

@@ -95,6 +95,11 @@ def test_asking_for_cuda_without_a_compiler_fails_loudly(tmp_path):
     assert "ADAFOCUS_CUDA must be 0 or 1, got 'yes'" in wrong.stderr
 
 
+def test_without_a_compiler_there_is_no_extension():
+    result = run(sys.executable, "setup.py", "build_ext", "--build-lib", "build/none", CXX="no-such-compiler")
+    assert "building without the extension: there is no C++ compiler 'no-such-compiler'" in result.stdout
+
+
 @pytest.mark.parametrize("kind", ["sdist", "bdist_wheel"])
 def test_distributions_hold_what_they_need(kind, tmp_path):
     """Built in a copy, so that the working tree's build is left alone."""

@@ -1,4 +1,4 @@
-"""crop_resize in plain PyTorch: METHOD as formulas, one array operation each.
+"""crop_resize in plain PyTorch: its formulas, one array operation each.
 
 With pixel (r, c) centred at coordinate (r, c), output pixel (i, j) of box (cy, cx, h, w) samples
 
@@ -9,6 +9,7 @@ with u_1(z) = z - floor(z), u_0 = 1 - u_1, and v = 0 (padding "zeros") or the ne
 (padding "border") outside the frame. All arithmetic is in the dtype of the boxes.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -65,17 +66,21 @@ def _corners(
 ) -> tuple[Axis, Axis, list[list[Tensor]], Tensor]:
     """Both axes, the normalised pixel v[k, :, floor(y) + a, floor(x) + b] as corner[a][b] [K, C, P_h, P_w]
     (0 outside the frame), and which boxes are valid [K]."""
-    frames = frames.reshape(-1, *frames.shape[-3:])
+    lead = frames.shape[:-3]
     frame = frame_of_box(frame_index, boxes)
-    valid = valid_boxes(boxes, frame, frames.shape[0])
-    frame = frame.clamp(0, max(frames.shape[0] - 1, 0))
+    valid = valid_boxes(boxes, frame, prod(lead))
+    frame = frame.clamp(0, max(prod(lead) - 1, 0))
+    where = []  # the frame's index in each leading dimension, [K, 1, 1]
+    for size in reversed(lead):
+        where.insert(0, (frame % size)[:, None, None])
+        frame = frame // size
     cy, cx, h, w = boxes.unbind(1)
-    y = sample_axis(cy, h, out_h, frames.shape[2], padding)
-    x = sample_axis(cx, w, out_w, frames.shape[3], padding)
+    y = sample_axis(cy, h, out_h, frames.shape[-2], padding)
+    x = sample_axis(cx, w, out_w, frames.shape[-1], padding)
 
     def corner(a: int, b: int) -> Tensor:
         rows, columns = y.index[a][:, :, None], x.index[b][:, None, :]
-        pixel = frames[frame[:, None, None], :, rows, columns].to(boxes.dtype)  # [K, P_h, P_w, C]
+        pixel = frames.movedim(-3, -1)[(*where, rows, columns)].to(boxes.dtype)  # [K, P_h, P_w, C]
         if affine is not None:
             pixel = pixel * affine[0] + affine[1]
         inside = y.inside[a][:, :, None] & x.inside[b][:, None, :]
@@ -154,23 +159,32 @@ def bwd_frames(
     frames_dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
-    """Gradient of the flattened frames, [num_frames, C, height, width] of frames_dtype: A_y^T grad A_x."""
+    """Gradient of the flattened frames, [num_frames, C, height, width] of frames_dtype: each sample's gradient, in
+    parts, to the pixels that it read."""
     frame = frame_of_box(frame_index, boxes)
     valid = valid_boxes(boxes, frame, num_frames)
     grad = torch.where(valid[:, None, None, None], grad.to(boxes.dtype), 0)
     if affine is not None:
         grad = grad * affine[0][:, None, None]
-    cy, cx, h, w = torch.where(valid[:, None], boxes, 0).unbind(1)
-    a_y = _interpolation_matrix(sample_axis(cy, h, grad.shape[2], height, padding), height)  # [K, P_h, H]
-    a_x = _interpolation_matrix(sample_axis(cx, w, grad.shape[3], width, padding), width)  # [K, P_w, W]
-    per_box = torch.einsum("kih,kcij,kjw->kchw", a_y, grad, a_x)
-    # Boxes of one frame are summed in index order, without atomics: [N, K] selection of boxes by frame.
-    selection = (frame == torch.arange(num_frames, device=frame.device)[:, None]).to(boxes.dtype)
-    return _store(torch.einsum("nk,kchw->nchw", selection, per_box), frames_dtype, channels_last)
+    cy, cx, h, w = boxes.unbind(1)
+    y = sample_axis(cy, h, grad.shape[2], height, padding)
+    x = sample_axis(cx, w, grad.shape[3], width, padding)
+    frame = frame.clamp(0, max(num_frames - 1, 0))
+    grad = grad.permute(0, 2, 3, 1)  # [K, P_h, P_w, C]
+    total = grad.new_zeros(num_frames * height * width, grad.shape[3])
+    for a in (0, 1):
+        for b in (0, 1):
+            rows, columns = y.index[a][:, :, None], x.index[b][:, None, :]
+            inside = (y.inside[a][:, :, None] & x.inside[b][:, None, :])[..., None]
+            weight = (y.weight[a][:, :, None] * x.weight[b][:, None, :])[..., None]
+            pixel = (frame[:, None, None] * height + rows) * width + columns
+            share = torch.where(inside & valid[:, None, None, None], weight * grad, 0)
+            total = _add_in_order(total, pixel.flatten(), share.flatten(0, 2))
+    return _store(total.unflatten(0, (num_frames, height, width)).permute(0, 3, 1, 2), frames_dtype, channels_last)
 
 
-def _interpolation_matrix(axis: Axis, size: int) -> Tensor:
-    """[K, P, size]: the two weights of each output position, at the pixels that they read."""
-    pixel = torch.arange(size, device=axis.index.device)
-    hit = (axis.index[..., None] == pixel) & axis.inside[..., None]  # [2, K, P, size]
-    return (hit * axis.weight[..., None]).sum(0)
+def _add_in_order(total: Tensor, index: Tensor, share: Tensor) -> Tensor:
+    """total[index] += share [M, C], in the order of the index: the form that does so without atomics."""
+    if total.device.type == "cpu":
+        return total.index_add(0, index, share)
+    return total.index_put((index,), share, accumulate=True)

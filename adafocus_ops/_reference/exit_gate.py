@@ -46,4 +46,4 @@ def _compact(mask: Tensor, capacity: int) -> Tensor:
     slot = torch.where(mask, mask.cumsum(0) - 1, capacity).clamp(max=capacity)
     out = torch.full((capacity + 1,), -1, dtype=torch.int64, device=mask.device)
     rows = torch.arange(mask.shape[0], device=mask.device)
-    return out.scatter_(0, slot, rows)[:capacity]
+    return out.scatter(0, slot, rows)[:capacity]

@@ -11,7 +11,9 @@ def quantile_frames(weights: Tensor, num_frames: int, k: int, jitter: Tensor | N
     weights = torch.where(weights > 0, weights, 0)  # negative and NaN count as zero
     bins = weights.shape[1]
     steps = torch.arange(k, device=weights.device)
-    quantile = (steps.to(dtype) + (0.5 if jitter is None else jitter.to(dtype))) / k  # [k] or [B, k]
+    quantile = (
+        steps.to(dtype) + (0.5 if jitter is None else jitter.to(dtype).nan_to_num(0.5).clamp(0, 1))
+    ) / k  # [k] or [B, k]
     quantile = quantile.expand(weights.shape[0], k).contiguous()
 
     cdf = torch.nn.functional.pad(weights.cumsum(1), (1, 0))  # [B, T + 1], c_0 = 0

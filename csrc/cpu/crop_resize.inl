@@ -181,6 +181,9 @@ AF_HD int64_t chunk_channels(const ImageBatch& images) {
 // holds fewer: it is chosen only where its 2 P_w + 2 pixels are.)
 AF_HD int64_t max_row_pixels(const CropResize& p) { return p.frames.width + 4; }
 
+// An affine pattern serves rows of frames and rows of patches.
+AF_HD int64_t max_pattern_pixels(const CropResize& p) { return max_of(max_row_pixels(p), p.patches.width); }
+
 // Fills [pixels][S] with values[c], or with `otherwise` where there are no values.
 template <class C>
 void fill_pattern(C* out, const C* values, C otherwise, int64_t pixels, int64_t S, int64_t channels) {
@@ -192,9 +195,8 @@ void fill_pattern(C* out, const C* values, C otherwise, int64_t pixels, int64_t 
 template <class C>
 struct Workspace {
   int64_t S;           // channels processed together
-  C *scale, *shift;    // [row pixels][S] affine of a frame row
-  C* ones;             // [max(P_w, row pixels)][S], and
-  C* zeros;            // [max(P_w, row pixels)][S]: the affine that changes nothing
+  C *scale, *shift;    // [max(P_w, row pixels)][S] affine of a row of a frame or a patch
+  C *ones, *zeros;     // the same, of the affine that changes nothing
   C *row0, *row1;      // [row pixels][S] row buffers
   C* patch_row;        // [P_w][S]
   C* by_column;        // [P_w][kLanes] sums over the rows of a patch
@@ -206,8 +208,8 @@ struct Workspace {
   Workspace(Scratch& scratch, const CropResize& p, int64_t pixel_stride) : S(pixel_stride) {
     const int64_t out_h = p.patches.height, out_w = p.patches.width;
     const int64_t row = max_row_pixels(p) * S + kLanes, patch = out_w * S + kLanes;
-    scale = scratch.take<C>(row);
-    shift = scratch.take<C>(row);
+    scale = scratch.take<C>(max_of(row, patch));
+    shift = scratch.take<C>(max_of(row, patch));
     ones = scratch.take<C>(max_of(row, patch));
     zeros = scratch.take<C>(max_of(row, patch));
     row0 = scratch.take<C>(row);
@@ -220,7 +222,7 @@ struct Workspace {
     sparse = scratch.take<int64_t>(2 * out_w);
     for (int64_t i = 0; i < out_h; ++i) offset_y[i] = sample_offset<C>(i, out_h);
     for (int64_t j = 0; j < out_w; ++j) offset_x[j] = sample_offset<C>(j, out_w);
-    const int64_t pixels = max_of(max_row_pixels(p), out_w);
+    const int64_t pixels = max_pattern_pixels(p);
     fill_pattern<C>(ones, nullptr, C(1), pixels, S, S);
     fill_pattern<C>(zeros, nullptr, C(0), pixels, S, S);
     memset(patch_row, 0, patch * sizeof(C));
@@ -229,7 +231,7 @@ struct Workspace {
   // The affine of channels [first, first + channels).
   void set_affine(const CropResize& p, int64_t first, int64_t channels) {
     const C* affine = static_cast<const C*>(p.affine);
-    const int64_t pixels = max_row_pixels(p);
+    const int64_t pixels = max_pattern_pixels(p);
     fill_pattern<C>(scale, affine ? affine + first : nullptr, C(1), pixels, S, channels);
     fill_pattern<C>(shift, affine ? affine + p.frames.channels + first : nullptr, C(0), pixels, S, channels);
   }

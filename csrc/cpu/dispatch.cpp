@@ -1,10 +1,22 @@
 #include "cpu/dispatch.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 namespace adafocus {
 namespace {
+
+const char* name_of(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx2:
+      return "avx2";
+    default:
+      return "baseline";
+  }
+}
 
 Isa detect() {
   Isa best = Isa::kBaseline;
@@ -19,10 +31,12 @@ Isa detect() {
 #endif
   const char* limit = std::getenv("ADAFOCUS_CPU_ISA");
   if (!limit) return best;
-  Isa wanted = best;
-  if (!std::strcmp(limit, "baseline")) wanted = Isa::kBaseline;
-  if (!std::strcmp(limit, "avx2")) wanted = Isa::kAvx2;
-  return wanted < best ? wanted : best;
+  const Isa known[] = {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512};
+  for (Isa wanted : known) {
+    if (!std::strcmp(limit, name_of(wanted))) return wanted < best ? wanted : best;
+  }
+  std::fprintf(stderr, "ADAFOCUS_CPU_ISA must be baseline, avx2 or avx512, got '%s'; it is ignored\n", limit);
+  return best;
 }
 
 }  // namespace
@@ -32,16 +46,7 @@ Isa isa() {
   return chosen;
 }
 
-const char* isa_name() {
-  switch (isa()) {
-    case Isa::kAvx512:
-      return "avx512";
-    case Isa::kAvx2:
-      return "avx2";
-    default:
-      return "baseline";
-  }
-}
+const char* isa_name() { return name_of(isa()); }
 
 void crop_resize_fwd_cpu(const CropResize& p, int64_t begin, int64_t end) {
   AF_DISPATCH(crop_resize_fwd, p, begin, end);

@@ -104,6 +104,8 @@ def crop_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
     yield sample("normalised, border", (3, 3, 21, 17), (9, 10), 5, index, padding="border", **imagenet)
     yield sample("video of frames", (2, 3, 3, 15, 16), (5, 6), 5, torch.tensor([5, 0, 3, 3, 1]))
     yield sample("one output pixel", (3, 2, 11, 11), (1, 1), 3)
+    yield sample("patch much wider than the frame", (2, 1, 3, 4), (5, 40), 2)
+    yield sample("feature map, upscaled", (2, 64, 7, 7), (3, 28), 2)
     yield sample("four channels", (3, 4, 12, 13), (5, 6), 5, index)
     yield sample("one channel", (3, 1, 12, 13), (5, 6), 5, index)
     yield sample("feature map", (2, 70, 7, 7), (3, 3), 2)
@@ -141,7 +143,7 @@ def gate_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
     logits = torch.randn(40, 17, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(3).to(dtype)
     active = torch.arange(40) % 3 != 0
     yield Sample("entropy", (logits, 1.0))
-    yield Sample("confidence", (logits, 0.6, "confidence"))
+    yield Sample("confidence", (logits, 0.6), {"criterion": "confidence"})
     yield Sample("active rows", (logits, 1.0), {"active": active})
     yield Sample("capacity", (logits, torch.tensor(1.0)), {"capacity": 50})
     yield Sample("no rows", (logits[:0], 1.0))

@@ -522,6 +522,60 @@ def test_autocast_keeps_the_frames_dtype(backend, device):
     assert boxes.grad.abs().sum() > 0
 
 
+def test_backward_inside_autocast_is_the_same(backend, device):
+    frames = torch.rand(2, 3, 12, 12, device=device, requires_grad=True)
+    boxes = torch.tensor([[6.0, 6.0, 7.0, 7.0]] * 2, device=device, requires_grad=True)
+
+    def gradients():
+        out = crop_resize(frames, boxes, 4, backend=backend)
+        return torch.autograd.grad(out, [frames, boxes], torch.linspace(0, 1, out.numel(), device=device).view_as(out))
+
+    plain = gradients()
+    with torch.autocast(device, dtype=torch.bfloat16):
+        assert all(map(torch.equal, plain, gradients()))
+
+
+def test_one_infinite_gradient_stays_in_its_pixels(backend, device):
+    frames = torch.rand(2, 1, 8, 8, device=device, requires_grad=True)
+    boxes = torch.tensor([[4.0, 4.0, 4.0, 4.0]] * 2, device=device)
+    out = crop_resize(frames, boxes, 3, backend=backend)
+    upstream = torch.ones_like(out)
+    upstream[0, 0, 1, 1] = float("inf")
+    (d_frames,) = torch.autograd.grad(out, frames, upstream)
+    assert 1 <= (~d_frames[0].isfinite()).sum() <= 4
+    assert d_frames[1].isfinite().all()
+
+
+def test_forward_mode_is_an_error_not_a_tangent_of_zero(backend, device):
+    frames = torch.rand(1, 3, 12, 12, device=device)
+    boxes = torch.tensor([[6.1, 6.2, 7.3, 7.4]], device=device)
+
+    def crop(boxes):
+        return crop_resize(frames, boxes, 4, backend=backend)
+
+    with pytest.raises((RuntimeError, NotImplementedError), match="jvp"):
+        torch.func.jvp(crop, (boxes,), (torch.ones_like(boxes),))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(boxes, torch.ones_like(boxes))
+        with pytest.raises((RuntimeError, NotImplementedError), match="jvp"):
+            crop(dual)
+
+
+def test_mean_and_std_may_be_tensors_and_are_constants(backend, device):
+    frames = torch.rand(1, 3, 8, 8, device=device, requires_grad=True)
+    boxes = torch.tensor([[4.0, 4.0, 5.0, 6.0]], device=device)
+    mean = torch.tensor([0.1, 0.2, 0.3], device=device, requires_grad=True)
+    out = crop_resize(frames, boxes, 4, mean=mean, std=(1, 2, 4), backend=backend)
+    torch.testing.assert_close(out, crop_resize(frames, boxes, 4, mean=(0.1, 0.2, 0.3), std=(1, 2, 4), backend=backend))
+    out.sum().backward()
+    assert mean.grad is None
+
+
+def test_numpy_integers_are_sizes(backend, device):
+    out = crop_resize(FRAMES.to(device), BOXES.to(device), np.int64(4), backend=backend)
+    assert out.shape == (2, 3, 4, 4)
+
+
 def test_half_boxes_get_half_gradients(backend, device):
     frames = torch.rand(1, 3, 12, 12, device=device)
     boxes = torch.tensor([[6.0, 6.5, 7.0, 7.25]], dtype=torch.float16, device=device, requires_grad=True)

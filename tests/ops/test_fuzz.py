@@ -37,13 +37,15 @@ def calls(draw):
         **affine,
     }
     frames = random_images(shape, dtype, draw(st.sampled_from(LAYOUTS)), seed=draw(st.integers(0, 99)))
-    return frames, torch.tensor(boxes, dtype=torch.float64).view(count, 4), (draw(sizes), draw(sizes)), kwargs
+    out = (draw(sizes), draw(st.one_of(sizes, st.just(50))))
+    upstream = draw(st.sampled_from(LAYOUTS))
+    return frames, torch.tensor(boxes, dtype=torch.float64).view(count, 4), out, upstream, kwargs
 
 
 def check(call, backend: str) -> None:
     """Values, and the gradients of both inputs, are those of the reference; boxes are float64, so that positions are
     alike and the derivative jumps at the same ones."""
-    frames, boxes, size, kwargs = call
+    frames, boxes, size, upstream_layout, kwargs = call
 
     def run(backend):
         leaf, image = boxes.clone().requires_grad_(), frames.detach().clone()
@@ -51,7 +53,7 @@ def check(call, backend: str) -> None:
         out = crop_resize(image, leaf, size, backend=backend, **kwargs)
         if not out.requires_grad:
             return out, ()
-        upstream = random_images(tuple(out.shape), torch.float64, "contiguous", seed=1).to(out.dtype)
+        upstream = random_images(tuple(out.shape), torch.float64, upstream_layout, seed=1).to(out.dtype)
         return out.detach(), torch.autograd.grad(out, wanted, upstream)
 
     (out, gradients), (expected, expected_gradients) = run(backend), run("reference")

@@ -48,6 +48,13 @@ def test_degenerate_weights_give_distinct_frames_in_range(count, k, dtype):
     assert (index.diff(dim=1) > 0).all()
 
 
+def test_nan_jitter_gives_distinct_frames_in_range():
+    index = quantile_frames(torch.ones(1, 4), 24, 3, jitter=torch.tensor([[0.5, float("nan"), 7.0]]))
+    assert index.min() >= 0
+    assert index.max() < 24
+    assert (index.diff() > 0).all()
+
+
 def test_one_hot_weights_pick_neighbours():
     assert quantile_frames(torch.eye(4)[2:3], 16, 4).tolist() == [[8, 9, 10, 11]]
     assert quantile_frames(torch.eye(4)[3:], 16, 6).tolist() == [[10, 11, 12, 13, 14, 15]]
@@ -119,8 +126,8 @@ def test_exit_gate_at_the_threshold_leaves():
     logits = torch.zeros(1, 4, dtype=torch.float64)
     at = entropy(logits)[0]
     assert exit_gate(logits, at).exited.all()
-    assert exit_gate(logits, 0.25, "confidence").exited.all()
-    assert not exit_gate(logits, 0.2500001, "confidence").exited.any()
+    assert exit_gate(logits, 0.25, criterion="confidence").exited.all()
+    assert not exit_gate(logits, 0.2500001, criterion="confidence").exited.any()
 
 
 def test_exit_gate_with_capacity_pads_and_cuts_off():
@@ -156,7 +163,12 @@ def test_exit_gate_of_few_rows(rows):
     [
         ((torch.zeros(3), 1.0), {}, ValueError, r"logits must be \[N, C\], got \(3,\) float32"),
         ((torch.zeros(3, 2).int(), 1.0), {}, TypeError, "logits must have dtype"),
-        ((torch.zeros(3, 2), 1.0, "margin"), {}, ValueError, "criterion must be one of 'entropy', 'confidence'"),
+        (
+            (torch.zeros(3, 2), 1.0),
+            {"criterion": "margin"},
+            ValueError,
+            "criterion must be one of 'entropy', 'confidence'",
+        ),
         ((torch.zeros(3, 2), torch.zeros(3)), {}, ValueError, "threshold must be a number or a 0-dimensional tensor"),
         ((torch.zeros(3, 2), 1.0), {"active": torch.zeros(2).bool()}, ValueError, r"active must be \[N\] with N=3"),
         ((torch.zeros(3, 2), 1.0), {"capacity": 0}, ValueError, "capacity must be at least 1, got 0"),

@@ -32,6 +32,7 @@ AF_HD Tap<C> sample_tap(C centre, C extent, int64_t i, int64_t positions, int64_
   position = position < C(size) ? position : C(size);
   int64_t first = int64_t(position);
   first -= C(first) > position;  // floor
+  first = first < size ? first : size;  // a size beyond 2^24 is no float
   const C u1 = position - C(first);
   return {first, C(1) - u1, u1};
 }
