@@ -35,10 +35,13 @@ def multiply_adds(model: VideoModel) -> dict[str, int]:
     frames = torch.empty(1, model.num_candidate_frames, *size, device="meta")
     glance_frames = torch.empty(1, model.num_glance_frames, *size, device="meta")
     weights = {name: value.to("meta") for name, value in model.state_dict().items()}
+    training = model.training
     try:
+        model.eval()
         with torch.no_grad(), adafocus_ops.use_backend("reference"):
             torch.func.functional_call(model, weights, (frames, glance_frames))
     finally:
+        model.train(training)
         for hook in hooks:
             hook.remove()
     result = {stage: sum(counts[name] for name in names) for stage, names in model.stage_modules.items()}

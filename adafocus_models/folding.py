@@ -8,7 +8,7 @@ from torch import nn
 from ._checks import require
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
-NORMALISATIONS = (nn.BatchNorm2d, nn.BatchNorm3d)
+NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
@@ -26,7 +26,8 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
         a copy in eval mode with the same outputs up to rounding; an Identity stands in each BatchNorm's place.
 
     Raises:
-        ValueError: a BatchNorm that does not follow a convolution of as many channels.
+        ValueError: a BatchNorm that does not follow a convolution of as many channels, or has no weights or
+            no running statistics.
     """
     module = copy.deepcopy(module).eval()
     for parent_name, parent in list(module.named_modules()):
@@ -35,6 +36,8 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
             if isinstance(child, NORMALISATIONS):
                 fits = isinstance(before, CONVOLUTIONS) and before.out_channels == child.num_features
                 require(fits, f"{parent_name}.{name} must follow the convolution that it is to be folded into")
+                whole = child.affine and child.track_running_stats
+                require(whole, f"{parent_name}.{name} must have weights and running statistics to be folded")
                 _fold(before, child)
                 setattr(parent, name, nn.Identity())
             before = child
@@ -42,7 +45,7 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _fold(conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+def _fold(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module) -> None:
     weight = conv.weight  # [C_out, C_in, ...]
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()  # [C_out]
     mean = norm.running_mean.double() - (0 if conv.bias is None else conv.bias.double())

@@ -125,7 +125,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _labels(path: Path) -> list[str]:
     """A name for every class, which says how many there are."""
-    labels = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    labels = path.read_text(encoding="utf-8-sig", errors="replace").rstrip().splitlines()
     require(len(labels) > 0, f"{path} must have a line for each class, but it is empty")
     return labels
 

@@ -184,9 +184,10 @@ class UniAdaFocusTSM(VideoModel):
 def _staying(gate: ExitGate, num_videos: int) -> Tensor:
     """[B'] int64: the videos that go on, once it is clear that every other one leaves."""
     keep, leave = gate.keep, gate.leave
+    listed = torch.cat([keep, leave]).sort().values
     require(
-        keep.shape[0] + leave.shape[0] == num_videos,
+        torch.equal(listed, torch.arange(num_videos, device=listed.device)),
         f"gate must sort each of the {num_videos} videos into keep or leave (no capacity, no active),"
-        f" got {keep.shape[0]} and {leave.shape[0]}",
+        f" got {keep.tolist()} and {leave.tolist()}",
     )
     return keep

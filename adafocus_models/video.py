@@ -138,7 +138,8 @@ def _centre_crop(image: Image.Image, size: int) -> np.ndarray:
 
 def _read_folder(path: Path, wanted: _Wanted, prepare: _Prepare) -> _Frames:
     """The wanted frames of a folder of images."""
-    files = sorted((f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES), key=_natural_order)
+    visible = (f for f in path.iterdir() if not f.name.startswith("."))  # some systems keep notes beside images
+    files = sorted((f for f in visible if f.suffix.lower() in IMAGE_SUFFIXES), key=_natural_order)
     suffixes = ", ".join(IMAGE_SUFFIXES)
     require(bool(files), f"{path} holds no frames: put images ({suffixes}) directly in it, or give a video file")
     frames = {}

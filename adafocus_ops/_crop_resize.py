@@ -306,7 +306,7 @@ def _build_affine(
 
 def _per_channel(name: str, value: Any, channels: int, device: torch.device) -> Tensor:
     """[C] float64, a constant."""
-    value = torch.as_tensor(value).detach().to(device=device, dtype=torch.float64)
+    value = torch.as_tensor(value, dtype=torch.float64).detach().to(device)
     if value.ndim == 0:
         return value.expand(channels)
     require(

@@ -83,7 +83,9 @@ def clamp(boxes: Tensor, frame_size: tuple[int, int]) -> Tensor:
 def full_frame(count: int, frame_size: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
     """[count, 4] float32: boxes that cover a whole frame of frame_size (H, W)."""
     height, width = frame_size
-    return torch.tensor([height / 2, width / 2, height, width], device=device).expand(count, 4)
+    values = (height / 2, width / 2, height, width)
+    # Filled on the device: a copy from the host would wait for it.
+    return torch.stack([torch.full((), float(value), device=device) for value in values]).expand(count, 4)
 
 
 def grid(rows: int, columns: int, box_size: tuple[int, int], frame_size: tuple[int, int]) -> Tensor:

@@ -48,6 +48,7 @@ EXIT_RATIO_TOLERANCE = 0.02  # how far from the ratio asked for the whole videos
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CHECKED_VIDEOS = 4
+STEP = 16  # pixels by which a video of the batch is moved against the one before it
 # Largest difference from the plain float32 model: of a logit, as a share of the largest; of a box, in pixels.
 # Twice or more the largest seen on a CPU, on videos and on random frames: 4e-4 and 0.0008, 0.018 and 2.6, 0.07 and 11.
 TOLERANCE = {torch.float32: (1e-3, 0.005), torch.float16: (4e-2, 8.0), torch.bfloat16: (1.5e-1, 32.0)}
@@ -114,9 +115,13 @@ def clips_from(video: str | None, frame_size: int) -> Clips:
 
 
 def repeat_to_batch(frames: Tensor, batch_size: int, device: torch.device) -> Tensor:
-    """[B, N, 3, H, W], stored [B, N, H, W, 3] as decoders give it, from one clip's [N, 3, H, W]."""
+    """[B, N, 3, H, W], stored [B, N, H, W, 3] as decoders give it, from one clip's [N, 3, H, W].
+
+    Each video is the clip moved by another distance, so that an answer for the wrong video is a wrong answer.
+    """
     pixels = frames.permute(0, 2, 3, 1).to(device)
-    return pixels.expand(batch_size, *pixels.shape).contiguous().permute(0, 1, 4, 2, 3)
+    moved = [pixels.roll((STEP * b, STEP * (b * STEP // pixels.shape[1])), (1, 2)) for b in range(batch_size)]
+    return torch.stack(moved).permute(0, 1, 4, 2, 3)
 
 
 def build(
@@ -159,11 +164,10 @@ def forced_gate(num_leaving: int, batch_size: int) -> Callable[[Tensor], ExitGat
     """An exit gate that the first videos pass whatever the untrained logits say, at the price of the real one."""
     if not num_leaving:
         return None
-    sure = torch.arange(batch_size) < num_leaving  # [B]
 
     def gate(logits: Tensor) -> ExitGate:
         forced = torch.zeros_like(logits)
-        forced[:, 0] = 100.0 * sure.to(logits.device)  # entropy 0, and log C of the others
+        forced[:num_leaving, 0] = 100.0  # entropy 0, and log C of the others
         return exit_gate(forced, threshold=1.0)
 
     return gate
@@ -173,7 +177,8 @@ def forced_gate(num_leaving: int, batch_size: int) -> Callable[[Tensor], ExitGat
 def compare(
     model: VideoModel, tuned: VideoModel, frames: Tensor, glance_frames: Tensor, exit_ratio: float
 ) -> dict[str, Any]:
-    """Checks the tuned model against the plain one in float32, contiguous, on the reference backend.
+    """Checks the tuned model against the plain one in float32, contiguous, on the reference backend, one video
+    at a time, so that mixing up the videos of a batch shows.
 
     The plain model's policy is compared with the tuned one's, then takes its decisions, so that both look at
     the same patches: where to look is a matter of rounding (a thousandth of a pixel in float32 changes the
@@ -182,16 +187,23 @@ def compare(
     gate = forced_gate(leaving(exit_ratio, len(frames)), len(frames))
     result = tuned(frames, glance_frames, gate=gate)
     stay = result.frame_index[:, 0] >= 0
-    with (
-        follow(model, (result.weights[stay], result.frame_index[stay], result.boxes[stay])) as own,
-        use_backend("reference"),
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-    ):
-        expected = model(frames.contiguous(), glance_frames.contiguous(), gate=gate).logits
+    expected, own = [], []  # the plain model's logits, and what its policy would have decided
+    for b in range(len(frames)):
+        one = slice(b, b + 1)
+        decisions = (result.weights[one], result.frame_index[one], result.boxes[one])
+        with (
+            follow(model, decisions) as decided,
+            use_backend("reference"),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        ):
+            alone = forced_gate(int(not stay[b]), 1)
+            expected.append(model(frames[one].contiguous(), glance_frames[one].contiguous(), gate=alone).logits)
+        own += decided
+    expected = torch.cat(expected)
     error = float((result.logits.float() - expected).abs().max() / expected.abs().max())
     same_frames, box_error = len(frames), 0.0
     if own:
-        _, frame_index, box = own[0]
+        _, frame_index, box = (torch.cat(parts) for parts in zip(*own, strict=True))
         same_frames -= int((frame_index != result.frame_index[stay]).any(1).sum())
         box_error = float((box - result.boxes[stay]).abs().max())
     tolerance, box_tolerance = TOLERANCE[arithmetic(tuned)]
@@ -292,10 +304,11 @@ def add_ratios(rows: list[Row]) -> None:
         row["ratios"][BASELINE] = row["videos_per_s"] / baseline["videos_per_s"]
 
 
-def default_batch(configuration: Configuration, device: torch.device) -> int:
-    """The device's, or more where whole videos could not make up the exit ratio."""
+def default_batch(configurations: Sequence[Configuration], device: torch.device) -> int:
+    """One batch size for all: the device's, or more where whole videos could not make up an exit ratio."""
     size = DEFAULT_BATCH[device.type]
-    while abs(leaving(configuration.exit_ratio, size) / size - configuration.exit_ratio) > EXIT_RATIO_TOLERANCE:
+    ratios = {configuration.exit_ratio for configuration in configurations}
+    while any(abs(leaving(ratio, size) / size - ratio) > EXIT_RATIO_TOLERANCE for ratio in ratios):
         size += 1
     return size
 
@@ -363,14 +376,14 @@ def run(args: argparse.Namespace) -> int:
     device = args.device
     env = environment(device)
     print("\n".join(header(env)))
-    source = "random frames" if args.synthetic else f"frames of {Path(args.video).name}, repeated"
+    source = "random frames" if args.synthetic else f"frames of {Path(args.video).name}, moved from video to video"
     print(f"{args.dtype}; {source}, resident as uint8 [B, N, H, W, 3]: decoding and upload are not timed")
     print("every model: weights random (seed 0), BatchNorm calibrated on the frames and folded, channels_last")
 
     contenders, failures = {}, []
+    batch_size = args.batch_size or default_batch(args.configs, device)
     with progress("building and checking", len(args.configs)) as step:
         for configuration in args.configs:
-            batch_size = args.batch_size or default_batch(configuration, device)
             contender = build(configuration, args.clips, batch_size, device, DTYPES[args.dtype])
             if contender.check["passed"]:
                 contenders[str(configuration)] = contender

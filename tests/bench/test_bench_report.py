@@ -121,6 +121,7 @@ def test_committed_rows_are_complete_and_passed_their_check(committed):
     for row in (row for what in report.TABLES for row in rows.read_all(what, committed)):
         assert set(rows.REQUIRED) <= set(row)
         assert row["check"]["passed"]
+        assert row["stats"]["n"] >= 30
         assert row["env"]["commit"]
         assert not row["env"]["dirty"]
 

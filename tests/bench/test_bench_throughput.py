@@ -58,15 +58,14 @@ def test_gflops_of_videos_that_all_leave_are_those_of_the_glance():
     assert throughput.gflops(model, 1.0) == pytest.approx(count(model)["exit0"] / 1e9)
 
 
-@pytest.mark.parametrize("name", throughput.PAPER)
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_default_batch_realises_the_exit_ratio(name, device):
-    configuration = parse(name)
-    size = throughput.default_batch(configuration, torch.device(device))
+def test_default_batch_realises_every_exit_ratio(device):
+    configurations = [parse(name) for name in throughput.PAPER]
+    size = throughput.default_batch(configurations, torch.device(device))
     assert size >= throughput.DEFAULT_BATCH[device]
-    assert throughput.leaving(configuration.exit_ratio, size) / size == pytest.approx(
-        configuration.exit_ratio, abs=0.02
-    )
+    for ratio in (configuration.exit_ratio for configuration in configurations):
+        assert throughput.leaving(ratio, size) / size == pytest.approx(ratio, abs=0.02)
+    assert throughput.default_batch(configurations[:2], torch.device(device)) == throughput.DEFAULT_BATCH[device]
 
 
 @pytest.mark.parametrize("num_leaving", [1, 2, 5])
@@ -88,7 +87,7 @@ def small_model(name):
 
 @pytest.fixture(scope="module")
 def plain():
-    """A calibrated model, and frames and glance frames of 2 equal videos."""
+    """A calibrated model, and frames and glance frames of 2 videos."""
     torch.manual_seed(0)
     model = small_model(UNI).eval()
     clips = throughput.clips_from(None, model.frame_size)(model.num_candidate_frames, model.num_glance_frames)
@@ -101,7 +100,8 @@ def test_batch_is_stored_as_decoders_give_it(plain):
     _, frames, _ = plain
     assert frames.shape == (2, 12, 3, 224, 224)
     assert frames.permute(0, 1, 3, 4, 2).is_contiguous()
-    assert frames[0].equal(frames[1])
+    assert not frames[0].equal(frames[1])
+    assert frames[0].roll(16, -2).equal(frames[1])
 
 
 def test_calibrated_activations_neither_fade_nor_grow(plain):
@@ -113,6 +113,15 @@ def test_calibrated_activations_neither_fade_nor_grow(plain):
     hook.remove()
     assert 0.1 < maps["focus"].std() < 10
     assert not any(module.training for module in model.modules())
+
+
+def test_the_check_sees_videos_mixed_up(plain, monkeypatch):
+    """An index that forgets which video it belongs to, in both models alike."""
+    from adafocus_models import uni_adafocus_tsm
+
+    model, *inputs = plain
+    monkeypatch.setattr(uni_adafocus_tsm, "flat_index", lambda index, *_: index.flatten())
+    assert not throughput.compare(model, tuned_copy(model), *inputs, 0.0)["passed"]
 
 
 def tuned_copy(model):

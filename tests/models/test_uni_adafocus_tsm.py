@@ -184,8 +184,9 @@ def test_no_videos(gate):
 @torch.inference_mode()
 def test_gate_must_sort_every_video():
     model = small_model(torch.float32)
-    with pytest.raises(ValueError, match=r"gate must sort each of the 2 videos .* got 3 and 3"):
-        model(clips(2, 5, torch.float32), gate=partial(exit_gate, threshold=0.5, capacity=3))
+    for capacity in (1, 2, 3):  # cut off, both -1 and rows, only padded
+        with pytest.raises(ValueError, match=r"gate must sort each of the 2 videos .* got \[.*-1.*\]|got \[0\] and"):
+            model(clips(2, 5, torch.float32), gate=partial(exit_gate, threshold=0.5, capacity=capacity))
 
 
 # ----------------------------------------------------------------------------------------------------
