@@ -28,6 +28,11 @@ def pytest_configure(config):
     torch.set_num_threads(2)
 
 
+def device_of(backend: str) -> str:
+    """The device whose tensors a backend is tested on."""
+    return "cuda" if backend in ("cuda", "triton") else "cpu"
+
+
 def require_backend(request, op: str, backend: str, device: str) -> None:
     """Skips the test, with the reason, if the backend cannot run the op; fails if it must."""
     reason = backends.why_not(backend, op, device)

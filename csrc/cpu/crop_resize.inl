@@ -208,10 +208,11 @@ struct Workspace {
   Workspace(Scratch& scratch, const CropResize& p, int64_t pixel_stride) : S(pixel_stride) {
     const int64_t out_h = p.patches.height, out_w = p.patches.width;
     const int64_t row = max_row_pixels(p) * S + kLanes, patch = out_w * S + kLanes;
-    scale = scratch.take<C>(max_of(row, patch));
-    shift = scratch.take<C>(max_of(row, patch));
-    ones = scratch.take<C>(max_of(row, patch));
-    zeros = scratch.take<C>(max_of(row, patch));
+    const int64_t pixels = max_pattern_pixels(p), pattern = pixels * S + kLanes;
+    scale = scratch.take<C>(pattern);
+    shift = scratch.take<C>(pattern);
+    ones = scratch.take<C>(pattern);
+    zeros = scratch.take<C>(pattern);
     row0 = scratch.take<C>(row);
     row1 = scratch.take<C>(row);
     patch_row = scratch.take<C>(patch);
@@ -222,7 +223,6 @@ struct Workspace {
     sparse = scratch.take<int64_t>(2 * out_w);
     for (int64_t i = 0; i < out_h; ++i) offset_y[i] = sample_offset<C>(i, out_h);
     for (int64_t j = 0; j < out_w; ++j) offset_x[j] = sample_offset<C>(j, out_w);
-    const int64_t pixels = max_pattern_pixels(p);
     fill_pattern<C>(ones, nullptr, C(1), pixels, S, S);
     fill_pattern<C>(zeros, nullptr, C(0), pixels, S, S);
     memset(patch_row, 0, patch * sizeof(C));

@@ -6,9 +6,7 @@ from op_specs import SPECS, OpSpec, Sample
 from torch import Tensor
 
 import adafocus_ops
-from conftest import require_backend
-
-DEVICE = {"cuda": "cuda", "triton": "cuda"}
+from conftest import device_of, require_backend
 
 
 def cells():
@@ -66,7 +64,7 @@ def assert_close(got: Tensor, exact: Tensor, epsilons: float, what: str) -> None
 
 @cell
 def test_forward_matches_the_reference_in_float64(request, spec, dtype, layout, backend):
-    device = DEVICE.get(backend, "cpu")
+    device = device_of(backend)
     require_backend(request, spec.name, backend, device)
     for sample in spec.samples(dtype, layout):
         exact = outputs(call(spec, sample, "reference", dtype=torch.float64))
@@ -87,7 +85,7 @@ def gradients(spec: OpSpec, sample: Sample, backend: str, device: str, upstream:
 
 @differentiable_cell
 def test_gradients_match_the_reference_in_float64(request, spec, dtype, layout, backend):
-    device = DEVICE.get(backend, "cpu")
+    device = device_of(backend)
     require_backend(request, spec.name, backend, device)
     for sample in spec.samples(dtype, layout):
         out = call(spec, sample, "reference")
@@ -105,7 +103,7 @@ def test_gradients_match_the_reference_in_float64(request, spec, dtype, layout, 
 @pytest.mark.parametrize("spec", [s for s in SPECS if s.differentiable], ids=lambda s: s.name)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gradcheck(request, spec, layout, backend):
-    device = DEVICE.get(backend, "cpu")
+    device = device_of(backend)
     require_backend(request, spec.name, backend, device)
     for sample in spec.samples(torch.float64, layout):
         if sum(a.numel() for a in sample.args if isinstance(a, Tensor)) > 10_000:
@@ -137,7 +135,7 @@ class CalledOps(torch.utils._python_dispatch.TorchDispatchMode):
 
 @differentiable_cell
 def test_each_gradient_is_computed_only_when_asked_for(request, spec, dtype, layout, backend):
-    device = DEVICE.get(backend, "cpu")
+    device = device_of(backend)
     require_backend(request, spec.name, backend, device)
     sample = next(spec.samples(dtype, layout))
     upstream = torch.ones_like(call(spec, sample, "reference"))
@@ -156,7 +154,7 @@ def test_each_gradient_is_computed_only_when_asked_for(request, spec, dtype, lay
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
 def test_results_are_bitwise_reproducible(request, spec, backend):
     """From run to run, and for our own kernels whatever the number of threads."""
-    device = DEVICE.get(backend, "cpu")
+    device = device_of(backend)
     require_backend(request, spec.name, backend, device)
     threads = torch.get_num_threads()
 
@@ -179,7 +177,7 @@ def test_results_are_bitwise_reproducible(request, spec, backend):
 
 @pytest.mark.parametrize("spec", [s for s in SPECS if s.differentiable], ids=lambda s: s.name)
 def test_compiles_in_full_with_dynamic_batch(request, spec, backend):
-    device = DEVICE.get(backend, "cpu")
+    device = device_of(backend)
     require_backend(request, spec.name, backend, device)
     sample = next(spec.samples(torch.float32, "contiguous"))
 

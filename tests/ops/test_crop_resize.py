@@ -14,7 +14,7 @@ from torch import Tensor
 
 import adafocus_ops
 from adafocus_ops import crop_resize
-from conftest import ORACLES, require_backend
+from conftest import ORACLES, device_of, require_backend
 
 RAW = torch.ops.adafocus
 FRAME_DTYPES = (torch.uint8, *FLOATS)
@@ -24,12 +24,12 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 @pytest.fixture(autouse=True)
 def usable(request, backend):
     """Every test of this file runs on each backend that can run on CPU tensors here."""
-    require_backend(request, "crop_resize", backend, "cuda" if backend in ("cuda", "triton") else "cpu")
+    require_backend(request, "crop_resize", backend, device_of(backend))
 
 
 @pytest.fixture
 def device(backend) -> str:
-    return "cuda" if backend in ("cuda", "triton") else "cpu"
+    return device_of(backend)
 
 
 # ----------------------------------------------------------------------------------------------------
