@@ -1,7 +1,9 @@
 # make throughput   runs the models on a real clip and prints the paper's table beside what was measured
 # make test         runs all tests
+# make gpu          on a machine with a GPU: tests, checks memory accesses and times everything; a table last
+# make cuda-report  registers, spills, occupancy and access widths of the CUDA kernels; needs no GPU
 #
-# Both make .venv first, if it is not current. Choices:
+# All make .venv first, if it is not current. Choices:
 #   PYTHON=python3.12           the interpreter that .venv is made from
 #   TORCH='torch==2.13.0'       which torch to install (default: whatever `pip install torch` brings)
 #   SYSTEM_TORCH=1              use the torch that PYTHON has already
@@ -16,7 +18,7 @@ PY := $(VENV)/bin/python
 
 SOURCES := setup.py $(shell find csrc -type f)
 
-.PHONY: all build test throughput ops-bench lint format sanitize slow clean
+.PHONY: all build test throughput ops-bench cuda-report gpu lint format sanitize slow clean
 all: build
 
 # Dependencies, once for each pyproject.toml. torch comes first: the extension is built against it.
@@ -46,6 +48,13 @@ throughput: build
 
 ops-bench: build
 	$(PY) bench/ops.py $(ARGS)
+
+cuda-report: build
+	$(PY) bench/cuda_report.py $(ARGS)
+
+# It builds the extension itself. ADAFOCUS_CUDA_ARCHS=9.0 builds for one architecture only, which is faster.
+gpu: $(VENV)/.installed
+	$(PY) bench/gpu.py $(ARGS)
 
 lint: build
 	$(VENV)/bin/ruff check .

@@ -6,6 +6,7 @@ Every op runs on the backends reference, cpu, triton and cuda as far as they are
 
 from . import backends, boxes
 from ._checks import set_debug
+from ._crop_mean import crop_mean
 from ._crop_resize import crop_resize
 from ._exit_gate import ExitGate, confidence, entropy, exit_gate
 from ._quantile_frames import quantile_frames
@@ -19,6 +20,7 @@ __all__ = [
     "backends",
     "boxes",
     "confidence",
+    "crop_mean",
     "crop_resize",
     "entropy",
     "exit_gate",

@@ -15,7 +15,7 @@ from ._checks import (
     describe,
     require,
 )
-from ._crop_resize import BOX_DTYPES, INDEX_DTYPES
+from ._crops import BOX_DTYPES, INDEX_DTYPES
 from ._reference import exit_gate as reference
 
 backends.register("exit_gate", reference=(reference.exit_gate,))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from . import backends
 from ._checks import check_positive_int, check_same_device, check_tensor, checks_values, describe, require
-from ._crop_resize import BOX_DTYPES
+from ._crops import BOX_DTYPES
 from ._reference.quantile_frames import quantile_frames as reference
 
 backends.register("quantile_frames", reference=(reference,))

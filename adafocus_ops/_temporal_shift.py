@@ -4,7 +4,7 @@ from torch import Tensor
 
 from . import backends
 from ._checks import check_positive_int, check_tensor, describe, require
-from ._crop_resize import BOX_DTYPES
+from ._crops import BOX_DTYPES
 from ._reference.temporal_shift import temporal_shift as reference
 
 backends.register("temporal_shift", reference=(reference,))

@@ -6,25 +6,46 @@ A backend that cannot run says why in a sentence; one that was asked for by name
 import contextlib
 import contextvars
 import functools
+import importlib.metadata
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-from . import _extension
+from . import _extension, _schema
 
 # Best first.
 BACKENDS = ("cuda", "cpu", "triton", "reference")
+MIN_TRITON = (3, 6)
 
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("adafocus_backend", default=None)
 
+# Backends beside BACKENDS, chosen only by name: name -> (device type, why it cannot run or None).
+_extra: dict[str, tuple[str, str | None]] = {}
+
 # op name -> {backend: the functions that make up the op there}, filled by each op's module.
-_kernels: dict[str, Mapping[str, tuple[Callable, ...]]] = {}
+_kernels: dict[str, dict[str, tuple[Callable, ...]]] = {}
 
 
 def register(op: str, **kernels: tuple[Callable, ...]) -> None:
     """Declares the functions that implement `op` on each backend, in the same order on all."""
-    _kernels[op] = kernels
+    _kernels[op] = dict(kernels)
+
+
+def extend(name: str, device: str, kernels: Mapping[str, tuple[Callable, ...]], reason: str | None = None) -> None:
+    """Adds a backend that runs when it is asked for by name: a test harness, or kernels from elsewhere.
+
+    Args:
+        name: letters, digits, underscores and dashes.
+        device: the device type of the tensors that it takes, such as "cpu".
+        kernels: op name -> functions with the signatures of the op's raw ops, in their order.
+        reason: why it cannot run here, a sentence, if it cannot.
+    """
+    _extra[name] = (device, reason)
+    for op, functions in kernels.items():
+        _kernels[op][name] = _schema.overloads(op, name, functions)
+    why_not.cache_clear()
 
 
 def ops() -> tuple[str, ...]:
@@ -52,20 +73,35 @@ def _why_not_compiled(op: str, key: str) -> str | None:
     return f"the extension was built without the {key} kernel of {', '.join(lacking)}" if lacking else None
 
 
+def _why_not_triton(device: str) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (the CUDA builds of torch bring it)"
+    version = importlib.metadata.version("triton")
+    if tuple(map(int, version.split(".")[:2])) < MIN_TRITON:
+        return f"it needs triton {'.'.join(map(str, MIN_TRITON))} or newer, got {version}"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device == "cuda" or (device == "cpu" and interpreted):
+        return None
+    return f"it needs CUDA tensors, or CPU tensors under Triton's interpreter (TRITON_INTERPRET=1), got {device}"
+
+
 @functools.cache
 def why_not(backend: str, op: str, device: str) -> str | None:
     """None if `backend` can run `op` on tensors of this device type, else the reason as a sentence."""
-    if backend not in BACKENDS:
+    if backend not in (*BACKENDS, *_extra):
         return f"there is no backend {backend!r}; the backends are {', '.join(BACKENDS)}"
     if backend == "reference":
         return None
     if not implements(backend, op):
         return f"{op} has no {backend} kernel in this version"
+    if backend in _extra:
+        takes, reason = _extra[backend]
+        return reason if device == takes else f"it needs {takes} tensors, got {device}"
     if backend == "cpu":
         return _why_not_compiled(op, "CPU") if device == "cpu" else f"it needs CPU tensors, got {device}"
-    if device != "cuda":
-        return f"it needs CUDA tensors, got {device}"
-    return _why_not_compiled(op, "CUDA") if backend == "cuda" else None
+    if backend == "triton":
+        return _why_not_triton(device)
+    return _why_not_compiled(op, "CUDA") if device == "cuda" else f"it needs CUDA tensors, got {device}"
 
 
 def requested() -> str | None:
@@ -105,7 +141,7 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: there is no such backend.
     """
-    if name not in BACKENDS:
+    if name not in (*BACKENDS, *_extra):
         raise ValueError(f"use_backend: name must be one of {', '.join(BACKENDS)}, got {name!r}")
     token = _chosen.set(name)
     try:

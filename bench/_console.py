@@ -14,27 +14,27 @@ except ImportError:
     rich = None
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table; the first column is text and the others are figures."""
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[str] = ()) -> None:
+    """Prints a table; the first column and those named in `text` are text and the others are figures."""
+    text = (columns[0], *text)
     if rich is None:
-        _print_plain(title, columns, rows)
+        _print_plain(title, columns, rows, text)
         return
     table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(columns[0], overflow="fold")
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
+    for column in columns:
+        table.add_column(column, **({"overflow": "fold"} if column in text else {"justify": "right"}))
     for row in rows:
         table.add_row(*map(rich.markup.escape, row))
     # A file or a pipe has no width to fit into.
     rich.console.Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[str]) -> None:
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     print(f"\n{title}")
     for row in (columns, ["-" * width for width in widths], *rows):
-        first, *figures = zip(row, widths, strict=True)
-        print("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in figures)]))
+        cells = zip(columns, row, widths, strict=True)
+        print("  ".join(cell.ljust(width) if column in text else cell.rjust(width) for column, cell, width in cells))
 
 
 @contextmanager

@@ -12,9 +12,10 @@ Row = dict[str, Any]
 RESULTS = ROOT / "bench" / "results"
 
 # A new row replaces the one with the same values of these.
-KEY = ("what", "case", "device", "dtype", "backend", "threads")
+KEY = ("what", "case", "device", "dtype", "backend", "threads", "input", "batch_size")
 
-REQUIRED = (*KEY, "mode", "layout", "stats", "check", "ratios", "env")
+REQUIRED = ("what", "case", "device", "dtype", "backend", "threads", "input")
+REQUIRED += ("mode", "layout", "stats", "check", "ratios", "env")
 
 
 def default_path(what: str, device_name: str) -> Path:
@@ -40,5 +41,5 @@ def read_all(what: str, folder: Path = RESULTS) -> list[Row]:
 
 
 def key(row: Row) -> tuple[str, ...]:
-    """What identifies a row."""
-    return tuple(str(row[name]) for name in KEY)
+    """What identifies a row; only models have a batch size."""
+    return tuple(str(row.get(name)) for name in KEY)

@@ -50,32 +50,48 @@ def stage_table(rows: Sequence[Row]) -> Table:
 def ops_table(rows: Sequence[Row]) -> Table:
     """Our median milliseconds, and everyone else's with how many times ours they are."""
     names = list(dict.fromkeys(name for row in rows for name in row["contenders"]))
+    shares = any("bandwidth" in row for row in rows)  # older rows have none
     lines = [
         [
             row["case"],
             _three_digits(row["stats"]["p50_ms"]),
+            *([f"{row['bandwidth']['share']:.0%}" if "bandwidth" in row else "-"] if shares else []),
             *(_contender(row, name) for name in names),
             verdict(row),
         ]
         for row in rows
     ]
-    return Table(f"Ops: {describe(rows)}", ["case", "ms", *names, "at least"], lines)
+    return Table(f"Ops: {describe(rows)}", ["case", "ms", *["of copy"] * shares, *names, "at least"], lines)
 
 
 def verdict(row: Row) -> str:
-    """How many times faster than the baseline was asked for, and whether it is."""
-    if row["at_least"] is None:
-        return "-"
-    met = row["ratios"][row["baseline"]] >= row["at_least"]
-    return f"{row['at_least']:g}x ({'met' if met else 'not met'})"
+    """What was asked for, and whether it is reached: "5x (met), 60 % (not met)"."""
+    words = []
+    if row["at_least"] is not None:
+        words.append((f"{row['at_least']:g}x", row["ratios"][row["baseline"]] >= row["at_least"]))
+    if row.get("bandwidth_at_least") is not None:
+        words.append((f"{row['bandwidth_at_least']:.0%}", row["bandwidth"]["share"] >= row["bandwidth_at_least"]))
+    if row.get("at_most_us") is not None:
+        words.append((f"{row['at_most_us']:g} us", row["stats"]["p50_ms"] * 1e3 <= row["at_most_us"]))
+    return ", ".join(f"{what} ({'met' if met else 'not met'})" for what, met in words) or "-"
+
+
+def scaling_table(rows: Sequence[Row]) -> Table:
+    """The time along every series, and with which power of the value it grows."""
+    lines, seen = [], set()
+    for row in rows:
+        growth = [f"{row['exponent']:.2f}", f"at most {row['law']:g}"] if row["series"] not in seen else ["", ""]
+        seen.add(row["series"])
+        lines.append([row["series"], f"{row['value']:g}", _three_digits(row["stats"]["p50_ms"]), *growth])
+    return Table(f"Growth: {describe(rows)}", ["varied", "value", "ms", "power", "law"], lines)
 
 
 def group_rows(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows that belong into one table: of one device, dtype (of models), backend and number of threads."""
+    """Rows that belong into one table: of one device, dtype (models) or input (ops), backend and number of threads."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        dtype = row["dtype"] if row["what"] == "throughput" else None
-        groups.setdefault((row["device"], dtype, row["backend"], row["threads"]), []).append(row)
+        kind = row["dtype"] if row["what"] == "throughput" else row["input"]
+        groups.setdefault((row["device"], kind, row["backend"], row["threads"]), []).append(row)
     return list(groups.values())
 
 
@@ -85,7 +101,7 @@ def describe(rows: Sequence[Row]) -> str:
     words = [first["device"]]
     if first["what"] == "throughput":
         words += [first["dtype"], f"batch {_joined(sorted(row['batch_size'] for row in rows))}"]
-    else:
+    if first["what"] == "ops":
         words.append(_joined(row["input"] for row in rows))
     if "gpu" not in env:
         words.append(f"{env['threads']} thread{'s' if env['threads'] > 1 else ''}")

@@ -14,6 +14,8 @@ import torch
 
 Call = Callable[[], Any]
 
+FLUSHED_BYTES = 2**30
+
 
 def interleave(
     calls: Mapping[str, Call],
@@ -64,7 +66,7 @@ def _cpu_ms(call: Call, _device: torch.device) -> float:
 
 
 def _cuda_ms(call: Call, device: torch.device) -> float:
-    _empty_l2(device)
+    _flush(device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     call()
@@ -73,10 +75,38 @@ def _cuda_ms(call: Call, device: torch.device) -> float:
     return start.elapsed_time(end)
 
 
-def _empty_l2(device: torch.device) -> None:
-    """Leaves nothing of the last run in the cache: small inputs would otherwise be timed from there."""
-    size = 2 * torch.cuda.get_device_properties(device).L2_cache_size
-    torch.empty(size, dtype=torch.uint8, device=device).zero_()
+def _flush(device: torch.device) -> None:
+    """Leaves nothing of the last run in the cache: small inputs would otherwise be timed from there.
+
+    It writes far more than any cache holds, so that it is still at work when the host has queued what comes next:
+    what is timed is the GPU's work, not how fast Python launches it.
+    """
+    torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=device).zero_()
+
+
+def graph_of(call: Call, repeats: int) -> Call:
+    """Runs of a call, one after the other, as one launch: what is left of each is its time on the GPU."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        call()  # the first one also chooses algorithms and fills caches
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(repeats):
+            call()
+    return graph.replay
+
+
+def count_launches(call: Call) -> int:
+    """Kernels, copies and fills that a call starts on the GPU."""
+    call()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        call()
+        torch.cuda.synchronize()
+    on_gpu = torch.autograd.DeviceType.CUDA
+    return sum(event.count for event in profile.key_averages() if event.device_type == on_gpu)
 
 
 @contextmanager

@@ -1,14 +1,26 @@
 """What all tests share: the backends under test, and a summary of which of them ran."""
 
 import collections
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
+
+try:
+    import cuda_on_host.backend
+except ImportError:
+    cuda_on_host = None
 from adafocus_ops import backends
 
 ORACLES = Path(__file__).parent / "oracles"
+# Beside those of the library, the CUDA kernels' source run on the host.
+BACKENDS = (*backends.BACKENDS, "cuda-host")
+if cuda_on_host:
+    cuda_on_host.backend.install()
 
 _ran: collections.Counter = collections.Counter()
 _skipped: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
@@ -19,7 +31,7 @@ def pytest_addoption(parser):
         "--require-backend",
         action="append",
         default=[],
-        choices=backends.BACKENDS,
+        choices=BACKENDS,
         help="fail instead of skipping where this backend cannot run (may be repeated)",
     )
 
@@ -30,7 +42,13 @@ def pytest_configure(config):
 
 def device_of(backend: str) -> str:
     """The device whose tensors a backend is tested on."""
-    return "cuda" if backend in ("cuda", "triton") else "cpu"
+    interpreted = backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    return "cuda" if backend in ("cuda", "triton") and not interpreted else "cpu"
+
+
+def is_emulated(backend: str) -> bool:
+    """Whether a GPU's kernels run on the CPU, thread by thread: right, but too slow for many boxes."""
+    return backend == "cuda-host" or (backend == "triton" and device_of(backend) == "cpu")
 
 
 def require_backend(request, op: str, backend: str, device: str) -> None:
@@ -48,13 +66,13 @@ def require_backend(request, op: str, backend: str, device: str) -> None:
     pytest.skip(f"backend {backend}: {reason}")
 
 
-@pytest.fixture(params=backends.BACKENDS)
+@pytest.fixture(params=BACKENDS)
 def backend(request) -> str:
     return request.param
 
 
 def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("backends")
-    for backend in backends.BACKENDS:
+    for backend in BACKENDS:
         skipped = "; ".join(f"{count} skipped: {reason}" for reason, count in _skipped[backend].items())
         terminalreporter.line(f"{backend:<10} {_ran[backend]} ran  {skipped}")

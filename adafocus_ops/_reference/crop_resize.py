@@ -1,46 +1,19 @@
 """crop_resize in plain PyTorch: its formulas, one array operation each.
 
-With pixel (r, c) centred at coordinate (r, c), output pixel (i, j) of box (cy, cx, h, w) samples
+A crop is v resampled along both axes, with the weights of axis.py,
 
-    y_i = cy + ((i + 1/2) / P_h - 1/2) h - 1/2,      x_j = cx + ((j + 1/2) / P_w - 1/2) w - 1/2
-    out[c, i, j] = sum over a, b in {0, 1} of u_a(y_i) u_b(x_j) v[c, floor(y_i) + a, floor(x_j) + b]
+    out[c, i, j] = sum over r, s of A_y[i, r] A_x[j, s] v[c, r, s]
 
-with u_1(z) = z - floor(z), u_0 = 1 - u_1, and v = 0 (padding "zeros") or the nearest edge pixel
-(padding "border") outside the frame. All arithmetic is in the dtype of the boxes.
+Bilinear weights have two non-zeros a row, whose pixels are gathered; antialiased ones multiply as matrices.
+All arithmetic is in the dtype of the boxes.
 """
 
 from math import prod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Axis(NamedTuple):
-    """Sampling of one axis by all boxes; P output positions on an axis of `size` pixels."""
-
-    index: Tensor  # [2, K, P] int64, the two neighbours, clamped into the axis
-    inside: Tensor  # [2, K, P] bool, whether the neighbour holds a pixel (always, for padding "border")
-    weight: Tensor  # [2, K, P] u_0 and u_1
-    offset: Tensor  # [P] (i + 1/2) / P - 1/2, the derivative of the position by the extent
-
-
-def sample_axis(centre: Tensor, extent: Tensor, positions: int, size: int, padding: str) -> Axis:
-    """Neighbours and weights of `positions` samples along an axis; centre and extent are [K]."""
-    steps = torch.arange(positions, device=centre.device, dtype=centre.dtype)
-    offset = (steps + 0.5) / positions - 0.5
-    # Written so that a box of whole pixels and of the output's size has whole positions, without rounding.
-    position = (centre - extent / 2)[:, None] + (extent / positions)[:, None] * (steps + 0.5) - 0.5
-    # A position two pixels outside reads padding only, so clamping there changes nothing but
-    # keeps the conversion to an index defined for any finite box.
-    position = position.clamp(-2.0, float(size)).nan_to_num(-2.0)
-    first = position.floor()
-    index = torch.stack([first, first + 1]).long()
-    inside = (index >= 0) & (index < size)
-    if padding == "border":
-        inside = torch.ones_like(inside)
-    upper = position - first
-    return Axis(index.clamp(0, size - 1), inside, torch.stack([1 - upper, upper]), offset)
+from . import axis
 
 
 def valid_boxes(boxes: Tensor, frame: Tensor, num_frames: int) -> Tensor:
@@ -55,6 +28,44 @@ def frame_of_box(frame_index: Tensor | None, boxes: Tensor) -> Tensor:
     return frame_index.long()
 
 
+def _frame_position(frame: Tensor, lead: torch.Size) -> list[Tensor]:
+    """The index of each box's frame in each leading dimension, [K]; of the nearest frame where there is none."""
+    frame = frame.clamp(0, max(prod(lead) - 1, 0))
+    where: list[Tensor] = []
+    for size in reversed(lead):
+        where.insert(0, frame % size)
+        frame = frame // size
+    return where
+
+
+def _filters(
+    boxes: Tensor, height: int, width: int, out_h: int, out_w: int, padding: str
+) -> tuple[axis.Weights, axis.Weights]:
+    """The antialiased weights of both axes, [K, P_h, H] and [K, P_w, W]."""
+    cy, cx, h, w = boxes.unbind(1)
+    return axis.antialiased(cy, h, out_h, height, padding), axis.antialiased(cx, w, out_w, width, padding)
+
+
+def _resample(rows: Tensor, columns: Tensor, pixels: Tensor) -> Tensor:
+    """A_y v A_x^T for all boxes, [K, C, P_h, P_w]; NaN where it reads a pixel that is not finite, and only there."""
+    bad = (~pixels.isfinite()).to(pixels)
+    bad = torch.einsum("kir,kcrs,kjs->kcij", (rows != 0).to(pixels), bad, (columns != 0).to(pixels)) > 0
+    out = torch.einsum("kir,kcrs,kjs->kcij", rows, pixels.nan_to_num(0, 0, 0), columns)
+    return torch.where(bad, float("nan"), out)
+
+
+def _frame_of_each_box(
+    frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The normalised frame of each box, [K, C, H, W], and which boxes are valid [K]."""
+    lead = frames.shape[:-3]
+    frame = frame_of_box(frame_index, boxes)
+    pixels = frames[tuple(_frame_position(frame, lead))].to(boxes.dtype)
+    if affine is not None:
+        pixels = pixels * affine[0][:, None, None] + affine[1][:, None, None]
+    return pixels, valid_boxes(boxes, frame, prod(lead))
+
+
 def _corners(
     frames: Tensor,
     boxes: Tensor,
@@ -63,20 +74,16 @@ def _corners(
     out_h: int,
     out_w: int,
     padding: str,
-) -> tuple[Axis, Axis, list[list[Tensor]], Tensor]:
-    """Both axes, the normalised pixel v[k, :, floor(y) + a, floor(x) + b] as corner[a][b] [K, C, P_h, P_w]
+) -> tuple[axis.Taps, axis.Taps, list[list[Tensor]], Tensor]:
+    """The taps of both axes, the normalised pixel v[k, :, floor(y) + a, floor(x) + b] as corner[a][b] [K, C, P_h, P_w]
     (0 outside the frame), and which boxes are valid [K]."""
     lead = frames.shape[:-3]
     frame = frame_of_box(frame_index, boxes)
     valid = valid_boxes(boxes, frame, prod(lead))
-    frame = frame.clamp(0, max(prod(lead) - 1, 0))
-    where = []  # the frame's index in each leading dimension, [K, 1, 1]
-    for size in reversed(lead):
-        where.insert(0, (frame % size)[:, None, None])
-        frame = frame // size
+    where = [index[:, None, None] for index in _frame_position(frame, lead)]
     cy, cx, h, w = boxes.unbind(1)
-    y = sample_axis(cy, h, out_h, frames.shape[-2], padding)
-    x = sample_axis(cx, w, out_w, frames.shape[-1], padding)
+    y = axis.taps(cy, h, out_h, frames.shape[-2], padding)
+    x = axis.taps(cx, w, out_w, frames.shape[-1], padding)
 
     def corner(a: int, b: int) -> Tensor:
         rows, columns = y.index[a][:, :, None], x.index[b][:, None, :]
@@ -97,6 +104,7 @@ def fwd(
     out_h: int,
     out_w: int,
     padding: str,
+    antialias: bool,
     out_dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
@@ -111,11 +119,16 @@ def fwd(
     if boxes.shape[0] == 0 or frames.numel() == 0:
         out = frames.new_full((boxes.shape[0], frames.shape[-3], out_h, out_w), float("nan"), dtype=boxes.dtype)
         return _store(out, out_dtype, channels_last)
-    y, x, corner, valid = _corners(frames, boxes, frame_index, affine, out_h, out_w, padding)
-    out = 0
-    for a in (0, 1):
-        for b in (0, 1):
-            out = out + y.weight[a][:, None, :, None] * x.weight[b][:, None, None, :] * corner[a][b]
+    if antialias:
+        pixels, valid = _frame_of_each_box(frames, boxes, frame_index, affine)
+        y, x = _filters(boxes, *frames.shape[-2:], out_h, out_w, padding)
+        out = _resample(y.value, x.value, pixels)
+    else:
+        y, x, corner, valid = _corners(frames, boxes, frame_index, affine, out_h, out_w, padding)
+        out = 0
+        for a in (0, 1):
+            for b in (0, 1):
+                out = out + y.weight[a][:, None, :, None] * x.weight[b][:, None, None, :] * corner[a][b]
     out = torch.where(valid[:, None, None, None], out, float("nan"))
     return _store(out, out_dtype, channels_last)
 
@@ -130,7 +143,13 @@ def _store(out: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
 
 
 def bwd_boxes(
-    grad: Tensor, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, affine: Tensor | None, padding: str
+    grad: Tensor,
+    frames: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    affine: Tensor | None,
+    padding: str,
+    antialias: bool,
 ) -> Tensor:
     """Gradient of the boxes, [K, 4] of the boxes' dtype, from grad [K, C, P_h, P_w].
 
@@ -138,7 +157,15 @@ def bwd_boxes(
     """
     if boxes.shape[0] == 0 or frames.numel() == 0:
         return torch.zeros_like(boxes)
-    y, x, corner, valid = _corners(frames, boxes, frame_index, affine, grad.shape[2], grad.shape[3], padding)
+    out_h, out_w = grad.shape[2:]
+    if antialias:
+        pixels, valid = _frame_of_each_box(frames, boxes, frame_index, affine)
+        grad = torch.where(valid[:, None, None, None], grad.to(boxes.dtype), 0)
+        y, x = _filters(boxes, *frames.shape[-2:], out_h, out_w, padding)
+        axes = ((y.by_centre, x.value), (y.value, x.by_centre), (y.by_extent, x.value), (y.value, x.by_extent))
+        gradient = [(grad * _resample(rows, columns, pixels)).sum((1, 2, 3)) for rows, columns in axes]
+        return torch.where(valid[:, None], torch.stack(gradient, 1), 0)
+    y, x, corner, valid = _corners(frames, boxes, frame_index, affine, out_h, out_w, padding)
     grad = torch.where(valid[:, None, None, None], grad.to(boxes.dtype), 0)
     d_y = sum(x.weight[b][:, None, None, :] * (corner[1][b] - corner[0][b]) for b in (0, 1))
     d_x = sum(y.weight[a][:, None, :, None] * (corner[a][1] - corner[a][0]) for a in (0, 1))
@@ -156,6 +183,7 @@ def bwd_frames(
     height: int,
     width: int,
     padding: str,
+    antialias: bool,
     frames_dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
@@ -166,10 +194,16 @@ def bwd_frames(
     grad = torch.where(valid[:, None, None, None], grad.to(boxes.dtype), 0)
     if affine is not None:
         grad = grad * affine[0][:, None, None]
-    cy, cx, h, w = boxes.unbind(1)
-    y = sample_axis(cy, h, grad.shape[2], height, padding)
-    x = sample_axis(cx, w, grad.shape[3], width, padding)
     frame = frame.clamp(0, max(num_frames - 1, 0))
+    if antialias:
+        y, x = _filters(boxes, height, width, *grad.shape[2:], padding)
+        share = torch.einsum("kir,kcij,kjs->kcrs", y.value, grad, x.value)
+        share = torch.where(valid[:, None, None, None], share, 0)
+        total = grad.new_zeros(num_frames, *share.shape[1:])
+        return _store(_add_in_order(total, frame, share), frames_dtype, channels_last)
+    cy, cx, h, w = boxes.unbind(1)
+    y = axis.taps(cy, h, grad.shape[2], height, padding)
+    x = axis.taps(cx, w, grad.shape[3], width, padding)
     grad = grad.permute(0, 2, 3, 1)  # [K, P_h, P_w, C]
     total = grad.new_zeros(num_frames * height * width, grad.shape[3])
     for a in (0, 1):
@@ -184,7 +218,7 @@ def bwd_frames(
 
 
 def _add_in_order(total: Tensor, index: Tensor, share: Tensor) -> Tensor:
-    """total[index] += share [M, C], in the order of the index: the form that does so without atomics."""
+    """total[index] += share along the first dimension, in the order of the index: the form without atomics."""
     if total.device.type == "cpu":
         return total.index_add(0, index, share)
     return total.index_put((index,), share, accumulate=True)

@@ -64,4 +64,16 @@ void crop_resize_bwd_frames_cpu(const CropResize& p, BoxesByFrame boxes, int64_t
   AF_DISPATCH(crop_resize_bwd_frames, p, boxes, begin, end);
 }
 
+void crop_mean_fwd_cpu(const CropMean& p, int64_t begin, int64_t end) {
+  AF_DISPATCH(crop_mean_fwd, p, begin, end);
+}
+
+void crop_mean_bwd_boxes_cpu(const CropMean& p, void* d_boxes, int64_t begin, int64_t end) {
+  AF_DISPATCH(crop_mean_bwd_boxes, p, d_boxes, begin, end);
+}
+
+void crop_mean_bwd_frames_cpu(const CropMean& p, BoxesByFrame boxes, int64_t begin, int64_t end) {
+  AF_DISPATCH(crop_mean_bwd_frames, p, boxes, begin, end);
+}
+
 }  // namespace adafocus

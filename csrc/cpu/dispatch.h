@@ -1,6 +1,7 @@
 // The CPU kernels of each instruction set. A kernel `name` is declared here once for all of them.
 #pragma once
 
+#include "adafocus/crop_mean.h"
 #include "adafocus/crop_resize.h"
 
 #define AF_DECLARE_KERNELS(isa)                                                                     \
@@ -9,6 +10,9 @@
   void crop_resize_bwd_boxes(const CropResize& p, void* d_boxes, int64_t begin, int64_t end);       \
   int64_t crop_resize_bwd_frames_tasks(const CropResize& p);                                        \
   void crop_resize_bwd_frames(const CropResize& p, BoxesByFrame boxes, int64_t begin, int64_t end); \
+  void crop_mean_fwd(const CropMean& p, int64_t begin, int64_t end);                                \
+  void crop_mean_bwd_boxes(const CropMean& p, void* d_boxes, int64_t begin, int64_t end);           \
+  void crop_mean_bwd_frames(const CropMean& p, BoxesByFrame boxes, int64_t begin, int64_t end);     \
   }
 
 namespace adafocus {

@@ -2,5 +2,6 @@
 #if defined(__x86_64__)
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")
 #define AF_ISA avx2
+#include "cpu/crop_mean.inl"
 #include "cpu/crop_resize.inl"
 #endif

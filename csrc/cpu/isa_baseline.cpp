@@ -1,3 +1,4 @@
 // The CPU kernels for what every processor of the target architecture has.
 #define AF_ISA baseline
+#include "cpu/crop_mean.inl"
 #include "cpu/crop_resize.inl"

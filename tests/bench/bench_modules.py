@@ -5,14 +5,37 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
+import _bandwidth as bandwidth
+import _cases as cases
+import _console as console
+import _crops as crops
 import _environment as environment
 import _rows as rows
+import _scaling as scaling
 import _tables as tables
 import _timing as timing
+import cuda_report
+import gpu
 import ops
 import report
 import throughput
 
 BENCH = Path(ops.__file__).parent
 
-__all__ = ["BENCH", "environment", "ops", "report", "rows", "tables", "throughput", "timing"]
+__all__ = [
+    "BENCH",
+    "bandwidth",
+    "cases",
+    "console",
+    "crops",
+    "cuda_report",
+    "environment",
+    "gpu",
+    "ops",
+    "report",
+    "rows",
+    "scaling",
+    "tables",
+    "throughput",
+    "timing",
+]

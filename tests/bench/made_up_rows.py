@@ -13,6 +13,7 @@ def throughput_row(case: str, videos_per_s: float, **changes) -> dict:
         "dtype": "float32",
         "backend": "cpu",
         "threads": 2,
+        "input": "clip.mp4",
         "batch_size": 2,
         "frames": "8+8",
         "patch": 96,
@@ -48,5 +49,28 @@ def ops_row(case: str, **changes) -> dict:
         "check": {"passed": True, "max_error": 1e-5, "tolerance": 2e-4},
         "ratios": {"grid_sample": 16.0},
         "at_least": 15,
+        "env": ENV,
+    } | changes
+
+
+def scaling_row(value: int, ms: float, **changes) -> dict:
+    return {
+        "what": "scaling",
+        "op": "crop_resize",
+        "case": f"boxes: {value}",
+        "series": "boxes",
+        "value": value,
+        "exponent": 0.97,
+        "law": 1,
+        "input": f"{value} boxes",
+        "device": "Made-up CPU",
+        "dtype": "uint8",
+        "layout": "channels_last",
+        "mode": "forward",
+        "backend": "cpu",
+        "threads": 2,
+        "stats": {"p20_ms": ms, "p50_ms": ms, "p80_ms": ms, "n": 30},
+        "check": {"passed": True, "max_error": 1e-5, "tolerance": 2e-4},
+        "ratios": {},
         "env": ENV,
     } | changes

@@ -5,13 +5,26 @@ import sys
 
 import pytest
 import torch
-from bench_modules import BENCH, environment, ops, rows
+from bench_modules import BENCH, bandwidth, cases, crops, environment, ops, rows, scaling
+from made_up_rows import ENV
 from torch.testing import assert_close
 
 from adafocus_ops import crop_resize
 
 CPU = torch.device("cpu")
-KINDS = [(torch.uint8, None), (torch.float32, None), (torch.float32, "boxes"), (torch.float32, "frames")]
+U8, F16, F32 = torch.uint8, torch.float16, torch.float32
+KINDS = {
+    "uint8": {"dtype": U8},
+    "float16": {"dtype": F16, "out_dtype": F16},
+    "float32": {"dtype": F32},
+    "gradient of boxes": {"dtype": F32, "gradient": "boxes"},
+    "gradient of frames": {"dtype": F32, "gradient": "frames"},
+    "backward to boxes": {"dtype": F32, "gradient": "boxes", "backward_only": True},
+    "backward to frames": {"dtype": F32, "gradient": "frames", "backward_only": True},
+    "antialiased": {"dtype": F32, "antialias": True},
+    "mean": {"dtype": F32, "op": "crop_mean"},
+    "gradient of the mean": {"dtype": F32, "op": "crop_mean", "gradient": "boxes"},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -22,27 +35,45 @@ def same_number_of_threads():
     torch.set_num_threads(before)
 
 
-def tiny(dtype=torch.float32, layout="contiguous", **options) -> ops.Case:
-    return ops.crop_case(4, dtype, layout, {"cpu": 2.0}, frame_size=16, sides=(5, 12), num_boxes=3, **options)
+def tiny(dtype=F32, **options) -> cases.Case:
+    """A case with targets that every run reaches but for the second."""
+    targets = cases.Targets(ratio=1e-6, bandwidth=1e6, microseconds=1e9)
+    return crops.Crop(4, dtype, frame_size=16, sides=(5, 12), num_boxes=3, **options).case({"cpu": targets})
 
 
-def measure(case: ops.Case) -> dict:
-    return ops.measure(case, CPU, "reference", runs=2, env=environment.environment(CPU))
+def measure(case: cases.Case) -> dict:
+    env = environment.environment(CPU) | {"copy_gb_per_s": 10.0}
+    return ops.measure(case, CPU, "reference", runs=2, env=env)
 
 
-@pytest.mark.parametrize(("dtype", "gradient"), KINDS)
-@pytest.mark.parametrize("layout", ops.LAYOUTS)
-def test_row_of_a_case_is_complete(dtype, gradient, layout):
-    row = measure(tiny(dtype, layout, gradient=gradient))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+def test_row_of_a_case_is_complete(kind, layout):
+    case = tiny(layout=layout, **KINDS[kind])
+    row = measure(case)
     assert set(rows.REQUIRED) <= set(row)
     assert row["check"]["passed"]
     assert 0 <= row["check"]["max_error"] <= row["check"]["tolerance"]
     assert row["backend"] == "reference"
     assert row["stats"]["n"] == 2
-    assert row["input"] == "3 boxes of 5 to 12 px, one a frame of 16 px"
-    assert row["mode"] == ("forward+backward" if gradient else "forward")
-    theirs = row["contenders"]["grid_sample"]["p50_ms"]
-    assert row["ratios"]["grid_sample"] == pytest.approx(theirs / row["stats"]["p50_ms"])
+    assert row["mode"] == {"g": "forward+backward", "b": "backward"}.get(case.name.split(", ")[-1][0], "forward")
+    baseline = "interpolate" if kind == "antialiased" else "grid_sample"
+    theirs = row["contenders"][baseline]["p50_ms"]
+    assert row["ratios"][baseline] == pytest.approx(theirs / row["stats"]["p50_ms"])
+    gb_per_s = row["bandwidth"]["bytes"] / row["stats"]["p50_ms"] / 1e6
+    assert row["bandwidth"]["gb_per_s"] == pytest.approx(gb_per_s)
+    assert row["bandwidth"]["share"] == pytest.approx(gb_per_s / 10)
+
+
+def test_row_says_what_the_case_was_given():
+    assert measure(tiny())["input"] == "3 boxes of 5 to 12 px, one a frame of 16 px"
+    assert measure(tiny(antialias=True))["input"] == "3 whole frames of 16 px"
+    assert measure(tiny(channels=5))["input"] == "3 boxes of 5 to 12 px, one a map of 5 channels and 16 px"
+
+
+def test_verdict_names_every_target():
+    row = measure(tiny())
+    assert ops.ops_table([row]).lines[0][-1] == "1e-06x (met), 100000000% (not met), 1e+09 us (met)"
 
 
 def never(*_args, **_kwargs):
@@ -54,9 +85,11 @@ def test_wrong_values_are_refused(monkeypatch, gradient):
     def shifted(frames, boxes, *args, **kwargs):
         return crop_resize(frames, boxes + 0.01, *args, **kwargs)
 
-    monkeypatch.setattr(ops, "crop_resize", shifted)
+    monkeypatch.setattr(crops, "crop_resize", shifted)
     monkeypatch.setattr(ops, "interleave", never)
-    with pytest.raises(ops.MismatchError, match=r"adafocus_ops \(reference\) differs from grid_sample by .* not timed"):
+    with pytest.raises(
+        cases.MismatchError, match=r"adafocus_ops \(reference\) differs from grid_sample by .* not timed"
+    ):
         measure(tiny(gradient=gradient))
 
 
@@ -73,8 +106,8 @@ def test_wrong_gradient_is_refused_though_the_values_are_right(monkeypatch):
     def wrong(frames, boxes, *args, **kwargs):
         return crop_resize(frames, DoubledGradient.apply(boxes), *args, **kwargs)
 
-    monkeypatch.setattr(ops, "crop_resize", wrong)
-    with pytest.raises(ops.MismatchError, match="differs"):
+    monkeypatch.setattr(crops, "crop_resize", wrong)
+    with pytest.raises(cases.MismatchError, match="differs"):
         measure(tiny(gradient="boxes"))
 
 
@@ -88,9 +121,9 @@ def test_wrong_gradient_is_refused_though_the_values_are_right(monkeypatch):
     ids=["nan", "shape", "layout"],
 )
 def test_other_mismatches_are_refused(monkeypatch, change, message):
-    monkeypatch.setattr(ops, "crop_resize", lambda *args, **kwargs: change(crop_resize(*args, **kwargs)))
+    monkeypatch.setattr(crops, "crop_resize", lambda *args, **kwargs: change(crop_resize(*args, **kwargs)))
     monkeypatch.setattr(ops, "interleave", never)
-    with pytest.raises(ops.MismatchError, match=message):
+    with pytest.raises(cases.MismatchError, match=message):
         measure(tiny())
 
 
@@ -98,8 +131,9 @@ def test_run_with_a_mismatch_fails_and_keeps_the_rows_of_the_rest(monkeypatch, t
     def wrong_for_uint8(frames, boxes, *args, **kwargs):
         return crop_resize(frames, boxes + (frames.dtype == torch.uint8), *args, **kwargs)
 
-    monkeypatch.setattr(ops, "CASES", [tiny(torch.uint8), tiny(torch.float32)])
-    monkeypatch.setattr(ops, "crop_resize", wrong_for_uint8)
+    monkeypatch.setattr(ops, "CASES", [tiny(U8), tiny(F32)])
+    monkeypatch.setattr(ops, "copy_gb_per_s", lambda device: 10.0)
+    monkeypatch.setattr(crops, "crop_resize", wrong_for_uint8)
     arguments = ["--device", "cpu", "--backend", "reference", "--runs", "1", "--json", str(tmp_path / "x.jsonl")]
     assert ops.main(arguments) == 1
     output = capsys.readouterr()
@@ -111,7 +145,7 @@ def test_run_with_a_mismatch_fails_and_keeps_the_rows_of_the_rest(monkeypatch, t
 def test_absent_or_different_peers_are_left_out_with_the_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     monkeypatch.setitem(sys.modules, "torchvision.ops", None)
-    monkeypatch.setitem(ops.PEERS, "kornia", lambda frames, boxes, patch: frames[..., :patch, :patch] + 7)
+    monkeypatch.setitem(crops.PEERS, "kornia", lambda frames, boxes, patch: frames[..., :patch, :patch] + 7)
     row = measure(tiny())
     assert set(row["contenders"]) == {"grid_sample"}
     assert row["absent"]["torchvision"].startswith("torchvision is not installed")
@@ -119,18 +153,18 @@ def test_absent_or_different_peers_are_left_out_with_the_reason(monkeypatch):
     assert "kornia differs from grid_sample" in row["absent"]["kornia"]
 
 
-@pytest.mark.parametrize("name", ops.PEERS)
-@pytest.mark.parametrize("layout", ops.LAYOUTS)
+@pytest.mark.parametrize("name", crops.PEERS)
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
 def test_peer_adapters_take_our_boxes(name, layout):
     pytest.importorskip(name, reason=f"{name} is not installed (third_party/requirements-peers.txt)")
     generator = torch.Generator().manual_seed(0)
-    frames = torch.rand(6, 3, 40, 50, generator=generator).contiguous(memory_format=ops.LAYOUTS[layout])
+    frames = torch.rand(6, 3, 40, 50, generator=generator).contiguous(memory_format=cases.LAYOUTS[layout])
     boxes = torch.tensor([20.0, 25.0, 14.0, 30.0]) + 4 * torch.rand(6, 4, generator=generator)
-    assert_close(ops.PEERS[name](frames, boxes, 7), crop_resize(frames, boxes, 7), atol=1e-4, rtol=0)
+    assert_close(crops.PEERS[name](frames, boxes, 7), crop_resize(frames, boxes, 7), atol=1e-4, rtol=0)
 
 
 def test_boxes_lie_inside_the_frame_and_off_the_kinks():
-    boxes = ops.random_boxes(500, 96, 224, (96, 224), torch.Generator().manual_seed(0))
+    boxes = crops.random_boxes(500, 96, 224, (96, 224))
     assert boxes.shape == (500, 4)
     centre, extent = boxes[:, :2], boxes[:, 2:]
     assert (centre - extent / 2).min() >= -1e-4
@@ -141,16 +175,134 @@ def test_boxes_lie_inside_the_frame_and_off_the_kinks():
     assert (position - position.round()).abs().min() > 0.9e-4
 
 
-def test_targets_of_the_cases_on_a_cpu():
-    asked = {case.name: case.at_least["cpu"] for case in ops.CASES if "cpu" in case.at_least}
-    for layout in ops.LAYOUTS:
+def test_targets_of_the_cases():
+    assert len({case.name for case in ops.CASES}) == len(ops.CASES)
+    asked = {case.name: case.targets["cpu"].ratio for case in ops.CASES if case.targets["cpu"].ratio}
+    for layout in cases.LAYOUTS:
         assert asked[f"crop_resize uint8 to float32, P=96, {layout}, forward"] == 15
         assert asked[f"crop_resize uint8 to float32, P=128, {layout}, forward"] == 12
         for patch in (96, 128):
             assert asked[f"crop_resize float32, P={patch}, {layout}, forward"] == 2.5
             assert asked[f"crop_resize float32, P={patch}, {layout}, gradient of boxes"] == 6
     assert len(asked) == 12
-    assert len({case.name for case in ops.CASES}) == len(ops.CASES)
+    for case in ops.CASES:
+        frames = "antialiased" not in case.name and "maps" not in case.name
+        target = case.targets.get("cuda", cases.Targets())
+        if case.launch_bound:
+            assert target == cases.Targets(microseconds=6)
+        elif frames and case.mode == "forward":
+            assert target == cases.Targets(ratio=5, bandwidth=0.6)
+        elif case.mode == "backward":
+            assert target == cases.Targets(ratio=5, bandwidth=0.7 if case.name.endswith("boxes") else 0.75)
+        else:
+            assert target == cases.Targets()
+
+
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+@pytest.mark.parametrize("dtype", [U8, F16, F32])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_touched_bytes_are_the_sectors_that_have_a_weight(layout, dtype, antialias):
+    """Pixels with a gradient, by their addresses."""
+    patch, boxes = 9, crops.random_boxes(20, 9, 32, (2, 32))
+    frames = torch.zeros(20, 3, 32, 32, dtype=torch.float64, requires_grad=True)
+    out = crop_resize(frames, boxes, patch, antialias=antialias, backend="reference")
+    read = torch.autograd.grad(out.sum(), frames)[0] != 0
+    stored = read.permute(0, 2, 3, 1) if layout == "channels_last" else read
+    stored = stored.reshape(-1).repeat_interleave(torch.empty(0, dtype=dtype).element_size())
+    sectors = stored.view(-1, bandwidth.SECTOR).any(1).sum()
+    images = torch.empty(20, 3, 32, 32, dtype=dtype).contiguous(memory_format=cases.LAYOUTS[layout])
+    assert bandwidth.touched_bytes(images, boxes, patch, antialias) == bandwidth.SECTOR * sectors
+
+
+def test_no_box_touches_more_than_a_frame():
+    maps, boxes = torch.empty(2, 64, 7, 7), torch.tensor([[3.5, 3.5, 7, 7], [3.5, 3.5, 0.5, 0.5]])
+    assert bandwidth.touched_bytes(maps, boxes[:1], 7) == maps[0].nbytes
+    assert bandwidth.touched_bytes(maps, boxes[1:], 7) < maps[0].nbytes
+
+
+@pytest.mark.parametrize(
+    ("options", "bytes_of"),
+    [
+        ({}, lambda read, frames, out: read + out),
+        ({"op": "crop_mean"}, lambda read, frames, out: read + out),
+        ({"gradient": "boxes", "backward_only": True}, lambda read, frames, out: read + out),
+        ({"gradient": "frames", "backward_only": True}, lambda read, frames, out: frames + out),
+        ({"gradient": "frames"}, lambda read, frames, out: read + out + frames + out),
+    ],
+    ids=str,
+)
+def test_bytes_of_every_pass(options, bytes_of):
+    crop = crops.Crop(4, F32, frame_size=16, sides=(5, 12), num_boxes=3, **options)
+    data = crop.inputs(CPU)
+    read = bandwidth.touched_bytes(data.frames, data.boxes, 4)
+    out = 3 * 3 * 4 * (1 if crop.op == "crop_mean" else 16)
+    assert crop.prepare(CPU).bytes == bytes_of(read, 3 * 3 * 256 * 4, out)
+
+
+def test_a_copy_is_counted_twice(monkeypatch):
+    monkeypatch.setattr(bandwidth, "COPIED_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr(bandwidth, "stats", lambda times: {"p50_ms": 0.5})
+    assert bandwidth.copy_gb_per_s(CPU) == pytest.approx(2 * 2**20 / 0.5e-3 / 1e9)
+
+
+def test_time_in_a_graph_is_that_of_one_call(monkeypatch):
+    ran = []
+    monkeypatch.setattr(ops, "graph_of", lambda call, repeats: lambda: [call() for _ in range(repeats)])
+    monkeypatch.setattr(ops, "interleave", lambda graphs, device, runs: {n: [g() and 40.0] for n, g in graphs.items()})
+    assert ops.time_in_graphs({"a": lambda: ran.append(1)}, CPU, runs=1) == {"a": [2.0]}
+    assert len(ran) == 20
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_launch_bound_case_on_a_gpu():
+    device = torch.device("cuda")
+    case = crops.Crop(3, F16, out_dtype=F16, channels=64, frame_size=7, sides=(3, 7), num_boxes=4)
+    env = environment.environment(device) | {"copy_gb_per_s": 1000.0}
+    row = ops.measure(case.case({}, launch_bound=True), device, "reference", runs=3, env=env)
+    assert row["launches"]["grid_sample"] > 1
+    assert "not captured" in row["absent"]["kornia"]
+    assert 0 < row["contenders"]["grid_sample"]["p50_ms"] < 10
+
+
+SMALL_SERIES = scaling.Series(
+    "boxes", 1, {n: crops.Crop(4, U8, frame_size=16, sides=(5, 12), num_boxes=n) for n in (1, 2, 4, 40)}
+)
+
+
+def test_scaling_run_keeps_a_row_for_every_point(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(ops, "SERIES", {"cpu": [SMALL_SERIES]})
+    monkeypatch.setattr(ops, "copy_gb_per_s", lambda device: 10.0)
+    path = tmp_path / "x.jsonl"
+    arguments = ["--scaling", "--device", "cpu", "--backend", "reference", "--runs", "2", "--json", str(path)]
+    assert ops.main(arguments) == 0
+    found = rows.read(path)
+    assert [row["input"].split()[0] for row in found] == ["1", "2", "4", "40"]
+    assert len({rows.key(row) for row in found}) == 4
+    for row in found:
+        assert set(rows.REQUIRED) <= set(row)
+        assert row["what"] == "scaling"
+        assert row["check"]["passed"]
+    assert "at most 1" in capsys.readouterr().out
+
+
+def test_scaling_checks_before_it_times(monkeypatch):
+    monkeypatch.setattr(crops, "crop_resize", lambda *args, **kwargs: crop_resize(*args, **kwargs) + 1)
+    monkeypatch.setattr(scaling, "interleave", never)
+    with pytest.raises(cases.MismatchError):
+        scaling.measure_series(SMALL_SERIES, CPU, "reference", runs=1, env=ENV)
+
+
+def test_exponent_is_that_of_the_largest_values():
+    assert scaling.exponent({1: 9.0, 10: 1.0, 100: 10.0, 1000: 100.0}) == pytest.approx(1)
+    assert scaling.exponent({8: 5.0, 2: 5.0, 4: 5.0}) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("device", scaling.SERIES)
+def test_a_series_varies_one_thing(device):
+    for series in scaling.SERIES[device]:
+        assert len(series.crops) >= scaling.FITTED_POINTS
+        varied = {(crop.num_boxes, crop.patch, crop.frame_size) for crop in series.crops.values()}
+        assert sorted(len(set(values)) for values in zip(*varied, strict=True)) == [1, 1, len(series.crops)]
 
 
 def test_unknown_case_and_backend_that_cannot_run(capsys):
@@ -160,7 +312,7 @@ def test_unknown_case_and_backend_that_cannot_run(capsys):
     assert "backend 'cuda' cannot run crop_resize" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["ops.py", "throughput.py", "report.py"])
+@pytest.mark.parametrize("script", ["ops.py", "throughput.py", "report.py", "cuda_report.py", "gpu.py"])
 def test_help(script):
     command = [sys.executable, str(BENCH / script), "--help"]
     result = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(BENCH.parent)}, check=False)

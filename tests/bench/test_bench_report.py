@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bench_modules import BENCH, environment, report, rows, tables
-from made_up_rows import ops_row, throughput_row
+from made_up_rows import ops_row, scaling_row, throughput_row
 
 EXPECTED_THROUGHPUT = """\
 **Throughput: Made-up CPU; float32; batch 2; 2 threads; backend cpu; torch 2.99; commit 0123456789**
@@ -55,6 +55,42 @@ def results(tmp_path):
 def test_sections_are_these_tables(results):
     assert report.section("throughput", results) == EXPECTED_THROUGHPUT
     assert report.section("ops", results) == EXPECTED_OPS
+
+
+def test_ops_tables_keep_inputs_apart_and_show_the_share_of_the_copy_bandwidth(results):
+    more = ops_row(
+        "d",
+        input="16 boxes",
+        bandwidth={"bytes": 1, "share": 0.625},
+        bandwidth_at_least=0.6,
+        at_least=None,
+        at_most_us=6,
+    )
+    rows.write(results / "ops_other.jsonl", [more, ops_row("e", input="16 boxes")])
+    tables = report.section("ops", results).split("\n\n**")
+    assert tables[0] == EXPECTED_OPS
+    assert "| case | ms | of copy | grid_sample | at least |" in tables[1]
+    assert "| d | 1.25 | 62% | 20 (16.0x) | 60% (met), 6 us (not met) |" in tables[1]
+    assert "| e | 1.25 | - | 20 (16.0x) | 15x (met) |" in tables[1]
+
+
+def test_scaling_table_states_the_power_once_for_a_series():
+    points = [scaling_row(16, 2.0), scaling_row(64, 7.75), scaling_row(1, 3.0, series="size", exponent=0, law=0)]
+    table = tables.scaling_table(points)
+    assert table.lines == [
+        ["boxes", "16", "2", "0.97", "at most 1"],
+        ["boxes", "64", "7.75", "", ""],
+        ["size", "1", "3", "0.00", "at most 0"],
+    ]
+
+
+def test_rows_of_other_batch_sizes_and_inputs_stay(tmp_path):
+    path = tmp_path / "x.jsonl"
+    rows.write(path, [throughput_row("a", 1.0), throughput_row("a", 2.0, batch_size=4), ops_row("b")])
+    rows.write(path, [throughput_row("a", 3.0, batch_size=4), ops_row("b", input="16 boxes")])
+    kept = rows.read(path)
+    assert [row.get("videos_per_s") for row in kept] == [1.0, 3.0, None, None]
+    assert [row["input"] for row in kept] == ["clip.mp4", "clip.mp4", "48 boxes", "16 boxes"]
 
 
 def test_tables_keep_devices_and_dtypes_apart(results):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -63,9 +64,19 @@ def positions(centre: Tensor, extent: Tensor, count: int) -> Tensor:
     return centre[:, None].double() + extent[:, None].double() * steps - 0.5
 
 
-def smooth_boxes(count: int, out: tuple[int, int], frame: tuple[int, int], seed: int, reach: float = 0.2) -> Tensor:
-    """[count, 4] float64, exact in float32: boxes, some partly outside, none of whose samples lies within 1/500 of
-    a pixel centre, where the derivative by the box jumps."""
+def corners(centre: Tensor, extent: Tensor, count: int) -> Tensor:
+    """[K, M]: where, as pixel indices, the antialiased weights of an axis have a corner: the samples, how far the
+    outermost ones reach, and the ends of the box, which have theirs between pixels."""
+    at, reach = positions(centre, extent, count), (extent / count).clamp(min=1)[:, None].double()
+    ends = centre[:, None].double() + torch.tensor([[-0.5, 0.5]]) * extent.clamp(min=1)[:, None].double()
+    return torch.cat([at, at[:, :1] - reach, at[:, -1:] + reach, ends], 1)
+
+
+def smooth_boxes(
+    count: int, out: tuple[int, int], frame: tuple[int, int], seed: int, reach: float = 0.2, kinks: Callable = positions
+) -> Tensor:
+    """[count, 4] float64, exact in float32: boxes, some partly outside, none with a kink (by default a sample) within
+    1/500 of a pixel centre, where the derivative by the box jumps."""
     generator = torch.Generator().manual_seed(seed)
     found: list[Tensor] = []
     while len(found) < count:
@@ -74,44 +85,67 @@ def smooth_boxes(count: int, out: tuple[int, int], frame: tuple[int, int], seed:
         extent = size * (0.2 + unit[2:])
         centre = size * (-reach + (1 + 2 * reach) * unit[:2])
         box = torch.cat([centre, extent]).float().double()[None]
-        at = torch.cat([positions(box[:, i], box[:, 2 + i], out[i])[0] for i in (0, 1)])
+        at = torch.cat([kinks(box[:, i], box[:, 2 + i], out[i])[0] for i in (0, 1)])
         if ((at - at.round()).abs() > 1 / 500).all():
             found.append(box)
     return torch.cat(found)
 
 
 # ----------------------------------------------------------------------------------------------------
-# crop_resize
+# The crops
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+INDEX = torch.tensor([2, 0, 0, 1, 2])
+
+
+def crop_sample(name, shape, out, count, index=None, *, dtype, layout, **kwargs) -> Sample:
+    """One call on frames of a shape, with `count` boxes."""
+    boxes_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    kinks = corners if kwargs.get("antialias") else positions
+    boxes = smooth_boxes(count, out, shape[-2:], seed=len(name), kinks=kinks).to(boxes_dtype)
+    frames = random_images(shape, dtype, layout, seed=len(name))
+    if index is not None:
+        kwargs["frame_index"] = index
+    # A position carries a rounding error in proportion to itself, which the slope of noise turns into a value's.
+    return Sample(name, (frames, boxes, out), kwargs, conditioning=8 + max(shape[-2:]))
 
 
 def crop_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
-    boxes_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-
-    def sample(name, shape, out, count, index=None, **kwargs):
-        boxes = smooth_boxes(count, out, shape[-2:], seed=len(name)).to(boxes_dtype)
-        frames = random_images(shape, dtype, layout, seed=len(name))
-        if index is not None:
-            kwargs["frame_index"] = index
-        # A position carries a rounding error in proportion to itself, which the slope of noise turns into a value's.
-        return Sample(name, (frames, boxes, out), kwargs, conditioning=8 + max(shape[-2:]))
-
-    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    index = torch.tensor([2, 0, 0, 1, 2])
+    sample = partial(crop_sample, dtype=dtype, layout=layout)
     yield sample("one box a frame", (3, 3, 19, 23), (8, 6), 3)
-    yield sample("several boxes a frame, none on one", (4, 3, 19, 23), (7, 5), 5, index)
-    yield sample("int32 index, upscaled", (3, 3, 9, 7), (24, 24), 5, index.int())
-    yield sample("normalised", (3, 3, 21, 17), (9, 10), 5, index, **imagenet)
-    yield sample("normalised, border", (3, 3, 21, 17), (9, 10), 5, index, padding="border", **imagenet)
+    yield sample("several boxes a frame, none on one", (4, 3, 19, 23), (7, 5), 5, INDEX)
+    yield sample("int32 index, upscaled", (3, 3, 9, 7), (24, 24), 5, INDEX.int())
+    yield sample("normalised", (3, 3, 21, 17), (9, 10), 5, INDEX, **IMAGENET)
+    yield sample("normalised, border", (3, 3, 21, 17), (9, 10), 5, INDEX, padding="border", **IMAGENET)
     yield sample("video of frames", (2, 3, 3, 15, 16), (5, 6), 5, torch.tensor([5, 0, 3, 3, 1]))
     yield sample("one output pixel", (3, 2, 11, 11), (1, 1), 3)
     yield sample("patch much wider than the frame", (2, 1, 3, 4), (5, 40), 2)
     yield sample("feature map, upscaled", (2, 64, 7, 7), (3, 28), 2)
-    yield sample("four channels", (3, 4, 12, 13), (5, 6), 5, index)
-    yield sample("one channel", (3, 1, 12, 13), (5, 6), 5, index)
+    yield sample("four channels", (3, 4, 12, 13), (5, 6), 5, INDEX)
+    yield sample("one channel", (3, 1, 12, 13), (5, 6), 5, INDEX)
     yield sample("feature map", (2, 70, 7, 7), (3, 3), 2)
     yield sample("wide feature map", (2, 600, 7, 7), (4, 4), 2)
     yield sample("one-pixel frame", (2, 3, 1, 1), (4, 4), 2)
     yield sample("frame much wider than the patch", (2, 3, 5, 200), (3, 4), 2)
+    antialiased = partial(sample, antialias=True)
+    yield antialiased("antialiased", (3, 3, 21, 17), (4, 5), 5, INDEX)
+    yield antialiased("antialiased, normalised", (3, 3, 21, 17), (4, 5), 5, INDEX, **IMAGENET)
+    yield antialiased("antialiased, border", (3, 3, 21, 17), (4, 5), 5, INDEX, padding="border", **IMAGENET)
+    yield antialiased("antialiased, upscaled", (3, 3, 9, 7), (12, 13), 5, INDEX.int())
+    yield antialiased("antialiased feature map", (2, 70, 7, 7), (3, 3), 2)
+    yield antialiased("antialiased to one pixel", (2, 2, 3, 11, 40), (1, 2), 3, torch.tensor([3, 0, 1]))
+
+
+def crop_mean_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    sample = partial(crop_sample, dtype=dtype, layout=layout)
+    yield sample("one box a frame", (3, 3, 19, 23), (8, 6), 3)
+    yield sample("several boxes a frame, none on one", (4, 3, 19, 23), (7, 5), 5, INDEX)
+    yield sample("normalised", (3, 3, 21, 17), (9, 10), 5, INDEX, **IMAGENET)
+    yield sample("normalised, border", (3, 3, 21, 17), (9, 10), 5, INDEX, padding="border", **IMAGENET)
+    yield sample("feature map", (2, 70, 7, 7), (3, 3), 2)
+    yield sample("wide feature map", (2, 600, 7, 7), (4, 4), 2)
+    yield sample("video of feature maps, int32 index", (2, 3, 40, 5, 5), (2, 2), 5, torch.tensor([5, 0, 3, 3, 1]).int())
+    yield sample("one-pixel frame", (2, 3, 1, 1), (4, 4), 2)
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -158,6 +192,15 @@ SPECS = (
         layouts=LAYOUTS,
         differentiable=(0, 1),
         tolerance={"forward": 2, 0: 2, 1: 2},  # 0.8, 0.6 and 1.1 seen
+    ),
+    OpSpec(
+        "crop_mean",
+        adafocus_ops.crop_mean,
+        crop_mean_samples,
+        dtypes=(torch.uint8, *FLOATS),
+        layouts=LAYOUTS,
+        differentiable=(0, 1),
+        tolerance={"forward": 2, 0: 2, 1: 2},
     ),
     OpSpec(
         "temporal_shift",

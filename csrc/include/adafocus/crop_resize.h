@@ -18,8 +18,12 @@ struct CropResize {
   IndexType index_type;
   bool double_precision;  // the compute type is double, else float
   bool border;            // padding: the nearest edge pixel, else zero
+  bool antialias;         // AntialiasedSample, else BilinearSample
 
   AF_HD int64_t num_boxes() const { return patches.count; }
+
+  // Offset of the first element of patch k: patches have one leading dimension.
+  AF_HD int64_t patch_offset(int64_t k) const { return k * patches.lead_stride[0]; }
 
   // The frame of a box; not necessarily one that exists.
   AF_HD int64_t frame_of(int64_t k) const {
@@ -64,5 +68,11 @@ struct BoxesByFrame {
 // The gradient of the frames falls into independent tasks, one for each frame and chunk of channels.
 int64_t crop_resize_bwd_frames_tasks(const CropResize& p);
 void crop_resize_bwd_frames_cpu(const CropResize& p, BoxesByFrame boxes, int64_t begin, int64_t end);
+
+// CUDA: each launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+
+const char* crop_resize_fwd_cuda(const CropResize& p, void* stream);
+const char* crop_resize_bwd_boxes_cuda(const CropResize& p, void* d_boxes, void* stream);
+const char* crop_resize_bwd_frames_cuda(const CropResize& p, void* stream);
 
 }  // namespace adafocus

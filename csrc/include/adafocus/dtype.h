@@ -68,6 +68,14 @@ AF_HD C load_as(BFloat16 x) {
   return C(float_of(uint32_t(x.bits) << 16));
 }
 
+#if defined(__CUDA_ARCH__)
+template <class C>
+AF_HD C load_as(Half x) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return C(value);
+}
+#else
 // Without a branch, so that compilers vectorise it: shifting exponent and mantissa into place makes
 // the value 2^-112 too small, subnormals included; the product rescales it. Infinity and NaN, whose
 // exponent must stay all ones, come out at 2^16 or more and get theirs back.
@@ -78,6 +86,7 @@ AF_HD C load_as(Half x) {
   const uint32_t special = scaled >= 65536.0f ? 0x7f800000u : 0u;
   return C(float_of(bits_of(scaled) | special | uint32_t(x.bits & 0x8000u) << 16));
 }
+#endif
 
 template <class C>
 AF_HD C load_as(float x) {
@@ -126,6 +135,11 @@ template <>
 struct Store<BFloat16> {
   static AF_HD BFloat16 from(double x) { return from(float(x)); }
   static AF_HD BFloat16 from(float x) {
+#if defined(__CUDA_ARCH__)
+    BFloat16 result;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
+    return result;
+#endif
     const uint32_t bits = bits_of(x);
     const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const uint32_t quiet = (bits >> 16) | 0x40u;
@@ -139,6 +153,11 @@ template <>
 struct Store<Half> {
   static AF_HD Half from(double x) { return from(float(x)); }
   static AF_HD Half from(float x) {
+#if defined(__CUDA_ARCH__)
+    Half result;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
+    return result;
+#endif
     const uint32_t bits = bits_of(x), magnitude = bits & 0x7fffffffu;
     const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
     const uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);

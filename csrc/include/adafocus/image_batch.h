@@ -22,11 +22,11 @@ struct ImageBatch {
   // Offset of the first element of image n, 0 <= n < count.
   AF_HD int64_t offset(int64_t n) const {
     int64_t offset = 0;
-    for (int d = lead_dims - 1; d >= 0; --d) {
+    for (int d = lead_dims - 1; d > 0; --d) {
       offset += n % lead_size[d] * lead_stride[d];
       n /= lead_size[d];
     }
-    return offset;
+    return offset + n * lead_stride[0];
   }
 };
 

@@ -1,0 +1,72 @@
+"""crop_mean: the mean over each crop, without making the crops."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import _crops, _schema, backends
+from ._reference import crop_mean as reference
+
+backends.register(
+    "crop_mean",
+    reference=(reference.fwd, reference.bwd_boxes, reference.bwd_frames),
+    cpu=_schema.compiled("crop_mean"),
+    cuda=_schema.compiled("crop_mean"),
+    triton=_schema.overloads("crop_mean", "triton", "adafocus_ops._triton.crop_mean"),
+)
+
+
+def crop_mean(
+    frames: Tensor,
+    boxes: Tensor,
+    output_size: int | tuple[int, int],
+    *,
+    frame_index: Tensor | None = None,
+    mean: float | Sequence[float] | Tensor | None = None,
+    std: float | Sequence[float] | Tensor | None = None,
+    padding: str = "zeros",
+    backend: str | None = None,
+) -> Tensor:
+    """The mean over each crop that crop_resize would make: crop_resize(...).mean((-2, -1)).
+
+    Resampling is a product with one weight matrix for each axis, so the mean of a crop is a pool of the frame
+    with the mean rows of the two, w_y [H] and w_x [W]; the crops are not made:
+
+        out[c] = sum over r, s of w_y[r] w_x[s] v[c, r, s],    w_y[r] = (1 / P_h) sum over i of A_y[i, r]
+
+    Args:
+        frames: [N, C, H, W], or [..., C, H, W] with leading dimensions flattened to N; uint8, float16,
+            bfloat16, float32 or float64. Any strides are read in place.
+        boxes: [K, 4] floating point (cy, cx, h, w), in pixels of the frame, as crop_resize's.
+        output_size: P or (P_h, P_w) in pixels, of the crops that are averaged.
+        frame_index: [K] int32 or int64 into the flattened frames; None takes box k from frame k (K == N).
+        mean, std: per channel, as crop_resize's.
+        padding: "zeros" (0 outside the frame, after normalisation) or "border" (the nearest edge pixel).
+        backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
+
+    Returns:
+        [K, C] of the frames' dtype if floating point, else float32.
+
+    Gradients: to boxes (all four numbers) and to frames (floating point), each only if asked for; once
+    differentiable, in reverse mode. A sample exactly on a pixel takes the derivative on its right-hand side.
+
+    Determinism: forward and both gradients are bitwise reproducible.
+
+    Defined for all values: as crop_resize; where that gives a patch of NaN, the mean is NaN.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as crop_resize.
+
+    Source: Uni-AdaFocus, Section 4.1.2 (Eqs. 13, 14): the deep features that train the spatial policy.
+    """
+    _crops.check_arguments(frames, boxes, frame_index, padding)
+    out_h, out_w = _crops.check_output_size(output_size)
+    out_dtype = frames.dtype if frames.is_floating_point() else torch.float32
+    call = _crops.Call(
+        op="crop_mean",
+        backend=backends.choose("crop_mean", frames.device.type, backend),
+        forward=(out_h, out_w, padding, out_dtype),
+        backward=(out_h, out_w, padding),
+    )
+    return _crops.run(call, out_dtype, frames, boxes, frame_index, mean, std)

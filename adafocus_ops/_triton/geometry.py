@@ -1,0 +1,221 @@
+"""Where an output position samples an axis, and with which weights: geometry.h in Triton, once for every kernel.
+
+A sample is what one output reads of an axis: (begin, end, filter), the frame's pixels [begin, end) with
+weights(filter, r) for pixel r. ANTIALIAS picks the kind: the two taps of bilinear interpolation, or a triangle
+filter as wide as the downscaling. Arguments may be scalars or blocks of any shape; floating-point ones are of the
+compute type. Kernels are compiled without floating-point fusion (see launch.py), so that every backend finds the
+same positions.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def divide(a, b):
+    """IEEE division; the operator approximates it in float32."""
+    dtype: tl.constexpr = a.dtype
+    if dtype == tl.float32:
+        return tl.div_rn(a, tl.cast(b, dtype))
+    else:
+        return a / tl.cast(b, dtype)
+
+
+@triton.jit
+def clamp_to(x, low, high):
+    """x in [low, high]; NaN becomes low."""
+    x = tl.where(x > low, x, low)
+    return tl.where(x < high, x, high)
+
+
+@triton.jit
+def begin_and_step(centre, extent, positions, ANTIALIAS: tl.constexpr):
+    """Output i samples at begin + step * (i + 1/2), in coordinates where pixel r covers [r, r + 1).
+
+    Written so that a box of whole pixels and of the output's size has whole positions, without rounding.
+    """
+    if ANTIALIAS:
+        # Larger boxes are all alike; the filter's products must not overflow.
+        centre = clamp_to(centre, -(2.0**60), 2.0**60)
+        extent = clamp_to(extent, -(2.0**60), 2.0**60)
+    return centre - extent * 0.5, divide(extent, positions), centre, extent
+
+
+@triton.jit
+def sample(centre, extent, i, positions, size, BORDER: tl.constexpr, ANTIALIAS: tl.constexpr):
+    """The sample of output i of `positions` on an axis of `size` pixels."""
+    begin, step, centre, extent = begin_and_step(centre, extent, positions, ANTIALIAS)
+    at = tl.cast(i, centre.dtype) + 0.5
+    position = begin + step * at
+    offset = divide(at, positions) - 0.5
+    if ANTIALIAS:
+        return _antialiased(centre, extent, step, position, offset, positions, size, BORDER)
+    else:
+        return _bilinear(position - 0.5, offset, size, BORDER)
+
+
+@triton.jit
+def weights(filter, r, ANTIALIAS: tl.constexpr):
+    """The weight of pixel r, and its derivatives by the box's centre and extent."""
+    if ANTIALIAS:
+        return _antialiased_weights(filter, r)
+    else:
+        return _bilinear_weights(filter, r)
+
+
+@triton.jit
+def bilinear_offset(filter):
+    """(i + 1/2) / P - 1/2: the derivative of a bilinear weight by the extent, over that by the centre."""
+    return filter[4]
+
+
+@triton.jit
+def _bilinear(position, offset, size, BORDER: tl.constexpr):
+    # Two pixels outside, padding only is read: clamping changes nothing but keeps the conversion defined.
+    position = clamp_to(position, -2.0, tl.cast(size, position.dtype))
+    first = tl.minimum(tl.floor(position).to(tl.int32), size)  # a size beyond 2^24 is no float
+    u1 = position - first.to(position.dtype)
+    second = first + 1
+    if BORDER:
+        first = clamp_to(first, 0, size - 1)
+        second = clamp_to(second, 0, size - 1)
+    return tl.maximum(first, 0), tl.minimum(second + 1, size), (first, second, 1.0 - u1, u1, offset)
+
+
+@triton.jit
+def _bilinear_weights(filter, r):
+    first, second, u0, u1, offset = filter
+    at_first, at_second = r == first, r == second
+    value = tl.where(at_first, u0, 0.0) + tl.where(at_second, u1, 0.0)
+    by_position = at_second.to(u0.dtype) - at_first.to(u0.dtype)
+    return value, by_position, by_position * offset
+
+
+@triton.jit
+def _antialiased(centre, extent, step, position, offset, positions, size, BORDER: tl.constexpr):
+    # Pixel numbers are of the compute type: those outside the frame may be beyond any integer.
+    sign = tl.where(extent < 0, -1.0, 1.0).to(centre.dtype)
+    length = clamp_to(sign * extent, 1.0, float("inf"))
+    reach = clamp_to(sign * step, 1.0, float("inf"))
+    reach_by_extent = tl.where(sign * step > 1, divide(sign, positions), 0.0)
+    low, high = centre - length * 0.5, centre + length * 0.5
+    high_by_extent = tl.where(sign * extent > 1, sign * 0.5, 0.0)
+    before, after = tl.floor(low) - 1.0, tl.ceil(high)  # the nearest pixels without weight
+    first = tl.floor(position - reach - 0.5)
+    first = tl.where(first > before, first, before) + 1.0
+    last = tl.ceil(position + reach - 0.5)
+    last = tl.where(last < after, last, after) - 1.0
+    triangle, ends = (position, offset, reach, reach_by_extent), (low, high, high_by_extent)
+    total = _sum_of_raw(triangle, ends, first, last)
+    scale = tl.where(total[0] > 0, divide(tl.full(total[0].shape, 1.0, total[0].dtype), total[0]), 0.0)
+    limit = tl.cast(size, centre.dtype)
+    if BORDER:
+        begin, end = clamp_to(first, 0.0, limit - 1.0), clamp_to(last, 0.0, limit - 1.0)
+        left = _sum_of_raw(triangle, ends, first, tl.where(last < 0, last, -1.0))
+        right = _sum_of_raw(triangle, ends, tl.where(first > limit, first, limit), last)
+        outside = (left, right, size - 1)  # weights of the first and the last pixel besides their own
+    else:
+        begin, end = clamp_to(first, 0.0, limit), clamp_to(last, -1.0, limit - 1.0)
+        outside = ()
+    return begin.to(tl.int32), end.to(tl.int32) + 1, (triangle, ends, total, scale, outside)
+
+
+@triton.jit
+def _antialiased_weights(filter, r):
+    triangle, ends, total, scale, outside = filter
+    weight = _raw(triangle, ends, r.to(total[0].dtype))
+    if len(outside) > 0:
+        left, right, last_pixel = outside
+        weight = _plus(weight, r == 0, left)
+        weight = _plus(weight, r == last_pixel, right)
+    value = weight[0] * scale
+    return value, (weight[1] - value * total[1]) * scale, (weight[2] - value * total[2]) * scale
+
+
+@triton.jit
+def _plus(a, there, b):
+    """The sum of numbers with derivatives, (value, by_centre, by_extent), where b is there; else a."""
+    return a[0] + tl.where(there, b[0], 0.0), a[1] + tl.where(there, b[1], 0.0), a[2] + tl.where(there, b[2], 0.0)
+
+
+@triton.jit
+def _triangle(triangle, r):
+    """1 - |r + 1/2 - q| / s of pixel r."""
+    position, offset, reach, reach_by_extent = triangle
+    distance = r + 0.5 - position
+    away = tl.abs(distance)
+    by_position = divide(tl.where(distance < 0, -1.0, 1.0).to(reach.dtype), reach)
+    by_reach = divide(away, reach * reach)
+    return 1.0 - divide(away, reach), by_position, by_position * offset + by_reach * reach_by_extent
+
+
+@triton.jit
+def _raw(triangle, ends, r):
+    """The weight of pixel r before normalisation: the triangle times how much of the pixel the box covers."""
+    low, high, high_by_extent = ends
+    height, by_centre, by_extent = _triangle(triangle, r)
+    cover = clamp_to(tl.where(high < r + 1.0, high, r + 1.0) - tl.where(low > r, low, r), 0.0, 1.0)
+    cut_low = ((low >= r) & (low < r + 1.0)).to(cover.dtype)
+    cut_high = ((high > r) & (high <= r + 1.0)).to(cover.dtype)
+    by_centre = by_centre * cover + height * (cut_high - cut_low)
+    by_extent = by_extent * cover + height * (cut_high + cut_low) * high_by_extent
+    there = height > 0
+    return tl.where(there, height * cover, 0.0), tl.where(there, by_centre, 0.0), tl.where(there, by_extent, 0.0)
+
+
+@triton.jit
+def _sum_of_raw(triangle, ends, first, last):
+    """The sum of raw over pixels first..last, which all have weight: two arithmetic series for the triangle's sides;
+    what the ends of the box cut off their two pixels is put right after."""
+    position, offset, reach, reach_by_extent = triangle
+    low, high, _ = ends
+    peak = clamp_to(tl.floor(position - 0.5), first - 1.0, last)  # the last pixel of the rising side
+    rising, falling = peak - first + 1.0, last - peak
+    away = rising * (position - 0.5 - (first + peak) * 0.5) + falling * ((peak + 1.0 + last) * 0.5 + 0.5 - position)
+    by_position, by_reach = divide(falling - rising, reach), divide(away, reach * reach)
+    by_extent = by_position * offset + by_reach * reach_by_extent
+    total = (rising + falling - divide(away, reach), by_position, by_extent)
+    low_pixel, high_pixel = tl.floor(low), tl.ceil(high) - 1.0
+    high_pixel = tl.where(high_pixel > low_pixel, high_pixel, float("inf"))  # the same pixel counts once
+    total = _plus(total, (low_pixel >= first) & (low_pixel <= last), _less_by_cover(triangle, ends, low_pixel))
+    total = _plus(total, (high_pixel >= first) & (high_pixel <= last), _less_by_cover(triangle, ends, high_pixel))
+    zero = (reach * 0.0, reach * 0.0, reach * 0.0)
+    return _plus(zero, first <= last, total)
+
+
+@triton.jit
+def _less_by_cover(triangle, ends, r):
+    """raw(r) less what it would be if the box covered the whole pixel."""
+    raw, whole = _raw(triangle, ends, r), _triangle(triangle, r)
+    return raw[0] - whole[0], raw[1] - whole[1], raw[2] - whole[2]
+
+
+@triton.jit
+def touched(centre, extent, positions, size, BORDER: tl.constexpr, ANTIALIAS: tl.constexpr):
+    """The pixels [begin, end) that the outputs read: positions are monotone in the output."""
+    begin, end, _ = sample(centre, extent, 0, positions, size, BORDER, ANTIALIAS)
+    other_begin, other_end, _ = sample(centre, extent, positions - 1, positions, size, BORDER, ANTIALIAS)
+    return tl.minimum(begin, other_begin), tl.maximum(end, other_end)
+
+
+@triton.jit
+def readers(r, centre, extent, positions, size, BORDER: tl.constexpr, ANTIALIAS: tl.constexpr):
+    """Outputs [first, last): all that read pixel r, and maybe a neighbour, whose sample tells.
+
+    They have their positions in reach of the pixel, which is widened here by more than a position and this formula
+    can be rounded. All outputs if there is no such range, as for a box without extent.
+    """
+    begin, step, centre, extent = begin_and_step(centre, extent, positions, ANTIALIAS)
+    at = r.to(centre.dtype) + 0.5
+    reach = clamp_to(tl.abs(step), 1.0, float("inf")) if ANTIALIAS else 1.0
+    reach += (tl.abs(begin) + tl.cast(size, centre.dtype) + 4.0) * 2.0**-20
+    low, high = at - reach, at + reach
+    if BORDER:  # the edges stand for all pixels outside
+        low = tl.where(r == 0, float("-inf"), low)
+        high = tl.where(r == size - 1, float("inf"), high)
+    scale = divide(tl.full((), 1.0, begin.dtype), step)
+    one, other = (low - begin) * scale - 0.5, (high - begin) * scale - 0.5
+    low = tl.where(one < other, one, tl.where(other < one, other, float("-inf")))
+    high = tl.where(one < other, other, tl.where(other < one, one, float("inf")))
+    last = tl.cast(positions, centre.dtype)
+    return clamp_to(tl.ceil(low), 0.0, last).to(tl.int32), clamp_to(tl.floor(high) + 1.0, 0.0, last).to(tl.int32)

@@ -1,0 +1,221 @@
+"""All that a machine with a GPU can prove, in one command: python bench/gpu.py
+
+Builds the extension, reports on its kernels, runs the conformance suite on every backend and a part of it under
+compute-sanitizer, then times the ops and the models. A part that fails does not stop the next ones. What each
+prints goes to build/gpu/PART.log, rows go to bench/results. Without a GPU, the parts that need none run.
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from _clip import sample_clip
+from _console import print_table, progress
+from _environment import DEFAULT_DEVICE, ROOT, device_name
+
+LOGS = ROOT / "build" / "gpu"
+TAIL = 30  # lines of a log that are shown when its part fails
+
+PYTEST = [sys.executable, "-m", "pytest", "-q"]
+NO_GPU = "there is no GPU that torch can use"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Commands that are reported as one line."""
+
+    name: str
+    share: int  # of the time that is left, next to the other parts'
+    commands: Sequence[Sequence[str]]
+    env: Mapping[str, str] = field(default_factory=dict)
+    missing: str | None = None  # why it cannot run here
+    cannot: int | None = None  # exit code by which a command says that it cannot run here
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a part went."""
+
+    part: str
+    result: str  # "passed", "failed", "timed out" or "not run"
+    seconds: float
+    note: str
+
+    @property
+    def bad(self) -> bool:
+        """Whether something is wrong, rather than absent."""
+        return self.result in ("failed", "timed out")
+
+
+def parts(gpu: bool) -> list[Part]:
+    """All parts, in their order."""
+    python, bench = sys.executable, str(ROOT / "bench")
+    # What runs the CUDA kernels on the host is slow, and proves nothing beside a GPU.
+    on_gpu = ["--require-backend=cuda", "--require-backend=triton", "-k", "not cuda-host"]
+    conformance = [*PYTEST, "tests/ops", *(on_gpu if gpu else ["--require-backend=cpu"])]
+    timing = None if gpu else f"{NO_GPU}, and it is what would be timed"
+    return [
+        Part(
+            "build",
+            30,
+            [[python, "setup.py", "build_ext", "--inplace"]],
+            env={"ADAFOCUS_CUDA": "1"} if gpu else {},
+        ),
+        Part("cuda-report", 5, [[python, f"{bench}/cuda_report.py", f"--json={LOGS}/cuda-report.json"]], cannot=2),
+        Part("conformance", 30, [conformance]),
+        sanitizer(gpu),
+        Part("ops", 20, [[python, f"{bench}/ops.py"], [python, f"{bench}/ops.py", "--scaling"]], missing=timing),
+        Part(
+            "throughput", 15, [[python, f"{bench}/throughput.py", "--max-seconds=60", *clip_options()]], missing=timing
+        ),
+    ]
+
+
+def sanitizer(gpu: bool) -> Part:
+    """A few small tests of the CUDA kernels, their memory accesses watched."""
+    tool = find_sanitizer()
+    tests = [*PYTEST, "tests/ops/test_conformance.py", "-k", SANITIZED]
+    checks = [[tool or "", f"--tool={check}", "--error-exitcode=1", *tests] for check in SANITIZER_CHECKS]
+    missing = NO_GPU if not gpu else None if tool else "compute-sanitizer is not installed (CUDA toolkit)"
+    # Without torch's own caching, every tensor ends where its memory ends.
+    return Part("sanitizer", 20, checks, env={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, missing=missing)
+
+
+SANITIZER_CHECKS = ("memcheck", "racecheck", "initcheck")
+SANITIZED = "the_reference_in_float64 and cuda-crop and (uint8 or float32) and not strided"
+
+
+def find_sanitizer() -> str | None:
+    """compute-sanitizer on PATH, or in the toolkit of CUDA_HOME."""
+    folders = [os.environ.get("PATH", ""), f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin"]
+    return shutil.which("compute-sanitizer", path=os.pathsep.join(folders))
+
+
+def clip_options() -> list[str]:
+    """throughput.py needs a clip and something that decodes it, else random frames."""
+    with contextlib.suppress(FileNotFoundError):
+        sample_clip()
+        if find_spec("av"):
+            return []
+    return ["--synthetic"]
+
+
+def run_part(part: Part, limit: float) -> Outcome:
+    """Runs the commands of a part, all of them even if one fails, for at most `limit` seconds together."""
+    if part.missing:
+        return Outcome(part.name, "not run", 0, part.missing)
+    start = time.monotonic()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    path = log_of(part)
+    with path.open("w") as log, progress(part.name, math.ceil(limit)) as second:
+        codes = [run_command(command, part.env, log, start + limit, second) for command in part.commands]
+    if None in codes:
+        result, note = "timed out", f"after {limit:.0f} s; see {shown(path)}"
+    elif part.cannot is not None and part.cannot in codes:
+        result, note = "not run", last_line(path)
+    elif any(codes):
+        result, note = "failed", f"{last_line(path)}; see {shown(path)}"
+    else:
+        result, note = "passed", last_line(path)
+    return Outcome(part.name, result, time.monotonic() - start, note)
+
+
+def run_command(
+    command: Sequence[str], env: Mapping[str, str], log: IO[str], deadline: float, second: Callable[[], None]
+) -> int | None:
+    """The exit code of a command, or None if it was not done by the deadline and was killed."""
+    log.write(f"$ {' '.join(f'{name}={value}' for name, value in env.items())} {' '.join(command)}\n")
+    log.flush()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # ninja lies beside python
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PATH": path, **env}, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(min(left, 1))
+            second()
+        return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
+            process.wait()
+
+
+def log_of(part: Part) -> Path:
+    """What the commands of a part print."""
+    return LOGS / f"{part.name}.log"
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that says something."""
+    lines = [line.strip("= ") for line in path.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "no output")
+
+
+def shown(path: Path) -> str:
+    """A path within the repository, as one would type it there."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    names = [part.name for part in parts(gpu=True)]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", help=f"only these, with commas between them, of {', '.join(names)}")
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        default=600 if DEFAULT_DEVICE == "cuda" else 3600,
+        help="time for all parts together (default: 600, or 3600 without a GPU, where its kernels run on the host)",
+    )
+    parser.add_argument("--allow-no-gpu", action="store_true", help="without a GPU, exit with 0 if nothing failed")
+    args = parser.parse_args(arguments)
+    args.parts = args.parts.split(",") if args.parts else names
+    unknown = [name for name in args.parts if name not in names]
+    if unknown:
+        parser.error(f"--parts: there is no {', '.join(unknown)}; the parts are {', '.join(names)}")
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse(arguments)
+    gpu = DEFAULT_DEVICE == "cuda"
+    chosen = [part for part in parts(gpu) if part.name in args.parts]
+    print(f"GPU: {device_name(torch.device('cuda'))}" if gpu else NO_GPU)
+    end = time.monotonic() + args.max_seconds
+    outcomes = []
+    for number, part in enumerate(chosen, 1):
+        shares = sum(other.share for other in chosen[number - 1 :] if not other.missing)
+        limit = 0 if part.missing else (end - time.monotonic()) * part.share / shares
+        print(f"[{number}/{len(chosen)}] {part.name}{f', {limit:.0f} s at most' if limit else ''}", flush=True)
+        outcome = run_part(part, limit)
+        if outcome.bad:
+            tail = log_of(part).read_text(errors="replace").splitlines()[-TAIL:]
+            print("\n".join(tail))
+        print(f"      {outcome.result} in {outcome.seconds:.0f} s: {outcome.note}", flush=True)
+        outcomes.append(outcome)
+    lines = [[each.part, each.result, f"{each.seconds:.0f}", each.note] for each in outcomes]
+    print_table("make gpu", ["part", "result", "seconds", "note"], lines, text=["result", "note"])
+    if any(outcome.bad for outcome in outcomes):
+        return 1
+    if not gpu and not args.allow_no_gpu:
+        print(f"{NO_GPU}; --allow-no-gpu accepts that", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

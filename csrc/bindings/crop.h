@@ -1,0 +1,123 @@
+// What the ops over boxes, crop_resize and crop_mean, share: checks, parameters, threads and streams.
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+
+#include "adafocus/crop_resize.h"
+#include "bindings/tensor.h"
+
+#ifdef USE_CUDA
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#endif
+
+namespace adafocus {
+
+using OptionalTensor = std::optional<Tensor>;
+
+inline std::string name_of(torch::stable::Device device) {
+  return device.is_cpu() ? "cpu" : (device.is_cuda() ? "cuda:" : "device ") + std::to_string(device.index());
+}
+
+inline void check_same_device(const char* name, const Tensor& t, const Tensor& images) {
+  STD_TORCH_CHECK(t.device() == images.device(), name, " must be on the device of the images, ",
+                  name_of(images.device()), ", got ", name_of(t.device()));
+}
+
+// Everything but the two image batches, of which `images` is the one that is given. The tensors outlive the
+// call that uses the result.
+inline CropResize parameters(const Tensor& images, const Tensor& boxes, const OptionalTensor& frame_index,
+                             const OptionalTensor& affine, int64_t channels, const std::string& padding) {
+  check_same_device("boxes", boxes, images);
+  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_contiguous(),
+                  "boxes must be a contiguous [K, 4]");
+  const ScalarType compute = boxes.scalar_type();
+  STD_TORCH_CHECK(compute == ScalarType::Float || compute == ScalarType::Double,
+                  "boxes must be float32 or float64 here");
+  STD_TORCH_CHECK(padding == "zeros" || padding == "border", "padding must be zeros or border, got ",
+                  padding);
+  CropResize p{};
+  p.boxes = boxes.const_data_ptr();
+  p.double_precision = compute == ScalarType::Double;
+  p.border = padding == "border";
+  if (frame_index) {
+    check_same_device("frame_index", *frame_index, images);
+    const ScalarType type = frame_index->scalar_type();
+    STD_TORCH_CHECK(type == ScalarType::Int || type == ScalarType::Long,
+                    "frame_index must be int32 or int64");
+    STD_TORCH_CHECK(
+        frame_index->dim() == 1 && frame_index->size(0) == boxes.size(0) && frame_index->is_contiguous(),
+        "frame_index must be a contiguous [K]");
+    p.frame_index = frame_index->const_data_ptr();
+    p.index_type = type == ScalarType::Int ? IndexType::kInt32 : IndexType::kInt64;
+  }
+  if (affine) {
+    check_same_device("affine", *affine, images);
+    STD_TORCH_CHECK(affine->dim() == 2 && affine->size(0) == 2 && affine->size(1) == channels &&
+                        affine->is_contiguous() && affine->scalar_type() == compute,
+                    "affine must be a contiguous [2, C] of the boxes' dtype");
+    p.affine = affine->const_data_ptr();
+  }
+  return p;
+}
+
+inline void check_output_size(int64_t out_h, int64_t out_w) {
+  STD_TORCH_CHECK(out_h > 0 && out_w > 0, "the output size must be positive, got ", out_h, " x ", out_w);
+}
+
+inline Tensor empty_like_boxes(const Tensor& boxes) {
+  return torch::stable::empty({boxes.size(0), 4}, boxes.scalar_type(), std::nullopt, boxes.device());
+}
+
+// Whether no pixel can be read: then no box has a frame.
+inline bool reads_nothing(const ImageBatch& frames) {
+  return frames.count * frames.channels * frames.height * frames.width == 0;
+}
+
+// Calls f(begin, end) for ranges of boxes, in threads, of which each has enough elements to be worth it.
+template <class F>
+void for_boxes(int64_t boxes, int64_t elements_of_a_box, const F& f) {
+  constexpr int64_t kMinElementsPerThread = 32768;
+  const int64_t least = elements_of_a_box > 0 ? 1 + kMinElementsPerThread / elements_of_a_box : 1;
+  torch::stable::parallel_for(0, boxes, least, f);
+}
+
+// A counting sort of the valid boxes by frame, which keeps their order.
+class BoxSort {
+ public:
+  explicit BoxSort(const CropResize& p)
+      : start_(new int64_t[p.frames.count + 1]()), box_(new int64_t[p.num_boxes()]) {
+    for (int64_t k = 0; k < p.num_boxes(); ++k) {
+      if (valid(p, k)) ++start_[p.frame_of(k) + 1];
+    }
+    for (int64_t n = 0; n < p.frames.count; ++n) start_[n + 1] += start_[n];
+    const std::unique_ptr<int64_t[]> next(new int64_t[p.frames.count + 1]);
+    for (int64_t n = 0; n <= p.frames.count; ++n) next[n] = start_[n];
+    for (int64_t k = 0; k < p.num_boxes(); ++k) {
+      if (valid(p, k)) box_[next[p.frame_of(k)]++] = k;
+    }
+  }
+  BoxesByFrame view() const { return {start_.get(), box_.get()}; }
+
+ private:
+  static bool valid(const CropResize& p, int64_t k) {
+    return p.double_precision ? p.valid<double>(k) : p.valid<float>(k);
+  }
+  std::unique_ptr<int64_t[]> start_, box_;
+};
+
+#ifdef USE_CUDA
+// Calls launch(stream), a launcher of csrc/cuda, on the device of a tensor and its current stream.
+template <class F>
+void launch_on_device_of(const Tensor& t, const F& launch) {
+  const int32_t device = t.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  const char* const error = launch(stream);
+  STD_TORCH_CHECK(!error, "CUDA: ", error);
+}
+#endif
+
+}  // namespace adafocus

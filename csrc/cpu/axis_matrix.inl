@@ -1,0 +1,140 @@
+// The weights of an axis as a banded matrix, which has a row for each output and a column for each pixel.
+#pragma once
+
+#include <new>
+
+#include "cpu/rows.inl"
+
+namespace adafocus {
+namespace AF_ISA {
+namespace {
+
+// A block that grows, and loses its contents then.
+template <class T>
+class Growing {
+ public:
+  explicit Growing(Scratch& scratch) : scratch_(scratch) {}
+
+  T* at_least(int64_t count) {
+    if (count > capacity_) {
+      capacity_ = 2 * count;
+      data_ = scratch_.take<T>(capacity_);
+    }
+    return data_;
+  }
+
+ private:
+  Scratch& scratch_;
+  T* data_ = nullptr;
+  int64_t capacity_ = 0;
+};
+
+// A row of a banded matrix: its entries are in columns [begin, begin + count), and its first is number
+// `entry` of all.
+struct Band {
+  int64_t begin, count, entry;
+};
+
+template <class C>
+class BandedMatrix {
+ public:
+  BandedMatrix(Scratch& scratch, int64_t max_rows) : bands_(scratch.take<Band>(max_rows)), block_(scratch) {}
+
+  // The weights of samples, whose pixels are counted from `origin` on.
+  template <class Sample>
+  void set(const Sample* samples, int64_t count, int64_t origin) {
+    rows_ = count;
+    for (int64_t q = 0; q < rows_; ++q) {
+      const Sample& sample = samples[q];
+      bands_[q] =
+          sample.begin < sample.end ? Band{sample.begin - origin, sample.end - sample.begin, 0} : Band{};
+    }
+    number_entries();
+    for_each(
+        [&](int64_t q, int64_t s, int64_t entry) { values_[entry] = samples[q].weight(origin + s).value; });
+  }
+
+  // The transpose of a matrix with so many columns. Bands move one way from row to row, so those of the
+  // transpose have no gaps.
+  void set_transposed(const BandedMatrix& other, int64_t columns) {
+    rows_ = columns;
+    for (int64_t s = 0; s < rows_; ++s) bands_[s] = {};
+    other.for_each([&](int64_t q, int64_t s, int64_t) {
+      if (bands_[s].count++ == 0) bands_[s].begin = q;
+    });
+    number_entries();
+    other.for_each([&](int64_t q, int64_t s, int64_t entry) {
+      values_[bands_[s].entry + q - bands_[s].begin] = other.values_[entry];
+    });
+  }
+
+  int64_t entries() const { return entries_; }
+
+  // Calls f(row, column, number of the entry) for every entry, in order.
+  template <class F>
+  AF_HD void for_each(const F& f) const {
+    for (int64_t q = 0; q < rows_; ++q) {
+      const Band band = bands_[q];
+      for (int64_t t = 0; t < band.count; ++t) f(q, band.begin + t, band.entry + t);
+    }
+  }
+
+  // out [rows][S] = this times row [columns][S]; writes up to kLanes numbers beyond.
+  void multiply(const C* __restrict__ row, int64_t S, C* __restrict__ out) const {
+    const Band* const bands = bands_;
+    const C* const values = values_;
+    const int64_t rows = rows_;
+    for (int64_t q = 0; q < rows; ++q) {
+      sum_pixels(row + bands[q].begin * S, values + bands[q].entry, bands[q].count, S, out + q * S);
+    }
+  }
+
+ private:
+  void number_entries() {
+    entries_ = 0;
+    for (int64_t q = 0; q < rows_; ++q) {
+      bands_[q].entry = entries_;
+      entries_ += bands_[q].count;
+    }
+    values_ = block_.at_least(entries_);
+  }
+
+  Band* bands_;
+  int64_t rows_ = 0, entries_ = 0;
+  C* values_ = nullptr;
+  Growing<C> block_;
+};
+
+// The samples of a box along the frame's columns, which all lie in [first, first + count), and their weights.
+template <template <class> class Sample, class C>
+struct Columns {
+  Sample<C>* samples;  // [P_w]
+  int64_t first = 0, count = 0;
+  BandedMatrix<C> weights;  // [P_w][count] A_x
+
+  Columns(Scratch& scratch, const CropResize& p)
+      : samples(scratch.take<Sample<C>>(p.patches.width)), weights(scratch, p.patches.width) {}
+
+  void set(const CropResize& p, const Box<C>& box) {
+    const int64_t out_w = p.patches.width, width = p.frames.width;
+    int64_t begin = width, end = 0;
+    for (int64_t j = 0; j < out_w; ++j) {
+      const auto* x = new (&samples[j]) Sample<C>(box.cx, box.w, j, out_w, width, p.border);
+      if (x->begin >= x->end) continue;
+      begin = min_of(begin, x->begin);
+      end = max_of(end, x->end);
+    }
+    first = begin < end ? begin : 0;
+    count = begin < end ? end - begin : 0;
+    weights.set(samples, out_w, first);
+  }
+};
+
+template <template <class> class Sample, class C>
+Sample<C> row_sample(const CropResize& p, const Box<C>& box, int64_t i) {
+  return {box.cy, box.h, i, p.patches.height, p.frames.height, p.border};
+}
+
+}  // namespace
+}  // namespace AF_ISA
+}  // namespace adafocus

@@ -1,0 +1,188 @@
+// What the kernels of the crops share.
+#pragma once
+
+#include "adafocus/crop_resize.h"
+#include "cuda/intrinsics.h"
+
+namespace adafocus {
+
+constexpr int kThreads = 256;  // of every block
+constexpr int kWarp = 32, kWarps = kThreads / kWarp;
+constexpr int64_t kMaxGridY = 65535;
+
+AF_DEVICE int thread_index() { return int(threadIdx.y * blockDim.x + threadIdx.x); }
+
+template <class T>
+AF_DEVICE T* typed(void* data) {
+  return static_cast<T*>(data);
+}
+
+// The channel's scale and shift, or what leaves pixels as they are.
+template <class C>
+AF_DEVICE C scale_of(const CropResize& p, int64_t c) {
+  return p.affine ? static_cast<const C*>(p.affine)[c] : C(1);
+}
+
+template <class C>
+AF_DEVICE C shift_of(const CropResize& p, int64_t c) {
+  return p.affine ? static_cast<const C*>(p.affine)[p.frames.channels + c] : C(0);
+}
+
+// Channels that one thread works on.
+constexpr int kGroup = 4;
+
+// Values of the channels of a group; those beyond the last channel are zero.
+template <class C>
+struct Group {
+  C value[kGroup];
+  AF_DEVICE C& operator[](int c) { return value[c]; }
+  AF_DEVICE const C& operator[](int c) const { return value[c]; }
+};
+
+// A group in memory, moved by one instruction (double: two).
+template <class T>
+struct alignas(sizeof(T) == 8 ? 16 : kGroup * sizeof(T)) PackedGroup {
+  T value[kGroup];
+};
+
+template <class T>
+AF_DEVICE bool is_packed(const T* at, int64_t stride_c, int channels) {
+  return stride_c == 1 && channels == kGroup &&
+         reinterpret_cast<uintptr_t>(at) % alignof(PackedGroup<T>) == 0;
+}
+
+template <class C, class T>
+AF_DEVICE Group<C> load_group(const T* from, int64_t stride_c, int channels) {
+  Group<C> group{};
+  if (is_packed(from, stride_c, channels)) {
+    const PackedGroup<T> packed = *reinterpret_cast<const PackedGroup<T>*>(from);
+#pragma unroll
+    for (int c = 0; c < kGroup; ++c) group[c] = load_as<C>(packed.value[c]);
+  } else {
+#pragma unroll
+    for (int c = 0; c < kGroup; ++c) {
+      if (c < channels) group[c] = load_as<C>(from[c * stride_c]);
+    }
+  }
+  return group;
+}
+
+template <class C, class T>
+AF_DEVICE void store_group(const Group<C>& group, T* to, int64_t stride_c, int channels) {
+  if (is_packed(to, stride_c, channels)) {
+    PackedGroup<T> packed;
+#pragma unroll
+    for (int c = 0; c < kGroup; ++c) packed.value[c] = Store<T>::from(group[c]);
+    *reinterpret_cast<PackedGroup<T>*>(to) = packed;
+  } else {
+#pragma unroll
+    for (int c = 0; c < kGroup; ++c) {
+      if (c < channels) to[c * stride_c] = Store<T>::from(group[c]);
+    }
+  }
+}
+
+// A pixel and a group of at most kGroup channels.
+struct Item {
+  uint32_t y, x, first_channel;
+  int channels;
+};
+
+// Numbers the items of one image so that neighbouring threads touch neighbouring memory.
+struct Items {
+  uint32_t pixels, width, channels, groups;
+  bool groups_first;
+
+  AF_HD explicit Items(const ImageBatch& images)
+      : pixels(uint32_t(images.height * images.width)),
+        width(uint32_t(images.width)),
+        channels(uint32_t(images.channels)),
+        groups(uint32_t((images.channels + kGroup - 1) / kGroup)),
+        groups_first(images.stride_c == 1) {}
+
+  AF_HD int64_t count() const { return int64_t(pixels) * groups; }
+
+  AF_DEVICE Item operator[](uint32_t item) const {
+    const uint32_t group = groups_first ? item % groups : item / pixels;
+    const uint32_t pixel = groups_first ? item / groups : item % pixels;
+    const uint32_t first = group * kGroup;
+    return {pixel / width, pixel % width, first, int(min_of<uint32_t>(kGroup, channels - first))};
+  }
+};
+
+// Why the kernels cannot take a call, or null: images and boxes are numbered in 32 bits.
+inline const char* why_not_launched(const CropResize& p) {
+  const auto elements = [](const ImageBatch& images) {
+    return double(images.height) * double(images.width) * double(images.channels);
+  };
+  if (elements(p.frames) > 4e9 || elements(p.patches) > 4e9)
+    return "one frame or patch has more than 4e9 elements";
+  if (p.frames.count > INT32_MAX || p.num_boxes() > INT32_MAX)
+    return "there are more than 2^31 frames or boxes";
+  return nullptr;
+}
+
+// A grid of one row of blocks for each image, as many as its items keep busy.
+inline dim3 grid_over(int64_t images, int64_t items) {
+  const int64_t blocks = clamp_to<int64_t>((items + kThreads - 1) / kThreads, 1, kMaxGridY);
+  return dim3(unsigned(images), unsigned(blocks), 1);
+}
+
+// Sums over all threads of the block, in an order that never changes; thread 0 has the result.
+template <class C, int kCount>
+AF_DEVICE void block_sum(C (&sums)[kCount]) {
+  AF_SHARED(C, of_warp, kCount * kWarps);
+  const int thread = thread_index();
+  for (int n = 0; n < kCount; ++n) {
+    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+      sums[n] += __shfl_xor_sync(0xffffffffu, sums[n], distance);
+    }
+    if (thread % kWarp == 0) of_warp[n * kWarps + thread / kWarp] = sums[n];
+  }
+  __syncthreads();
+  if (thread != 0) return;
+  for (int n = 0; n < kCount; ++n) {
+    for (int warp = 1; warp < kWarps; ++warp) sums[n] += of_warp[n * kWarps + warp];
+  }
+}
+
+// Calls f(k) in all threads of the block for each valid box of frame n, in the order of the boxes. Every
+// block looks through the whole frame_index, which the second-level cache holds: no sorted copy of it has to
+// be made first.
+template <class C, class F>
+AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
+  if (p.index_type == IndexType::kNone) {
+    if (p.valid<C>(n)) f(n);
+    return;
+  }
+  AF_SHARED(int, found, kThreads);
+  AF_SHARED(int, count_of_warp, kWarps);
+  const int thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
+  for (int64_t start = 0; start < p.num_boxes(); start += kThreads) {
+    const int64_t k = start + thread;
+    const bool mine = k < p.num_boxes() && p.frame_of(k) == n && p.box<C>(k).finite();
+    if (!__syncthreads_or(mine)) continue;
+    const unsigned in_warp = __ballot_sync(0xffffffffu, mine);
+    if (lane == 0) count_of_warp[warp] = __popc(in_warp);
+    __syncthreads();
+    int before = 0, total = 0;
+    for (int w = 0; w < kWarps; ++w) {
+      if (w < warp) before += count_of_warp[w];
+      total += count_of_warp[w];
+    }
+    if (mine) found[before + __popc(in_warp & ((1u << lane) - 1))] = thread;
+    __syncthreads();
+    for (int b = 0; b < total; ++b) f(start + found[b]);
+    __syncthreads();  // all have read the list that the next round overwrites
+  }
+}
+
+// Whether images are dense in one of the two layouts, as those that the library allocates are.
+inline bool is_dense(const ImageBatch& images) {
+  const int64_t c = images.channels, h = images.height, w = images.width;
+  const bool interleaved = images.stride_c == 1 && images.stride_x == c && images.stride_y == w * c;
+  const bool planes = images.stride_x == 1 && images.stride_y == w && images.stride_c == h * w;
+  return images.lead_dims == 1 && (interleaved || planes) && images.lead_stride[0] == c * h * w;
+}
+
+}  // namespace adafocus

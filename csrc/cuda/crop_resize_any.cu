@@ -1,0 +1,198 @@
+// crop_resize on CUDA for any call: all strides, element types, numbers of channels and both kinds of
+// samples. A thread works on one pixel and a few channels.
+#include "cuda/crop.cuh"
+#include "cuda/crop_resize_kernels.h"
+
+namespace adafocus {
+namespace {
+
+// Calls f(r, s, w_y, w_x) for every pixel that the sample (i, j) of a box reads, with the weights.
+template <template <class> class Sample, class C, class F>
+AF_DEVICE void for_each_pixel(const CropResize& p, const Box<C>& box, int64_t i, int64_t j, const F& f) {
+  const Sample<C> y(box.cy, box.h, i, p.patches.height, p.frames.height, p.border);
+  const Sample<C> x(box.cx, box.w, j, p.patches.width, p.frames.width, p.border);
+  for (int64_t r = y.begin; r < y.end; ++r) {
+    const Dual<C> w_y = y.weight(r);
+    for (int64_t s = x.begin; s < x.end; ++s) f(r, s, w_y, x.weight(s));
+  }
+}
+
+// Grid: (box, chunk of the patch).
+template <template <class> class Sample, class C>
+__launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_fwd_any_kernel(const CropResize p) {
+  const int64_t k = blockIdx.x, stride = int64_t(gridDim.y) * kThreads;
+  const bool valid = p.valid<C>(k);
+  const Box<C> box = p.box<C>(k);
+  const int64_t frame = valid ? p.frames.offset(p.frame_of(k)) : 0, patch = p.patch_offset(k);
+  const Items items(p.patches);
+  for (int64_t n = int64_t(blockIdx.y) * kThreads + thread_index(); n < items.count(); n += stride) {
+    const Item item = items[uint32_t(n)];
+    Group<C> sums{};
+    C inside = 0;
+    if (valid) {
+      visit(p.frames.dtype, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const T* const image = typed<const T>(p.frames.data) + frame + item.first_channel * p.frames.stride_c;
+        for_each_pixel<Sample>(p, box, item.y, item.x, [&](int64_t r, int64_t s, Dual<C> w_y, Dual<C> w_x) {
+          const T* const pixel = image + r * p.frames.stride_y + s * p.frames.stride_x;
+          const C w = w_y.value * w_x.value;
+          inside += w;
+          const Group<C> value = load_group<C>(pixel, p.frames.stride_c, item.channels);
+#pragma unroll
+          for (int c = 0; c < kGroup; ++c) sums[c] += w * value[c];
+        });
+      });
+    }
+    visit(p.patches.dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      T* const out = typed<T>(p.patches.data) + patch + item.first_channel * p.patches.stride_c +
+                     item.y * p.patches.stride_y + item.x * p.patches.stride_x;
+#pragma unroll
+      for (int c = 0; c < kGroup; ++c) {
+        if (c >= item.channels) break;
+        sums[c] = scale_of<C>(p, item.first_channel + c) * sums[c] +
+                  shift_of<C>(p, item.first_channel + c) * inside;
+        if (!valid) sums[c] = C(__builtin_nan(""));
+      }
+      store_group(sums, out, p.patches.stride_c, item.channels);
+    });
+  }
+}
+
+// Grid: one block for each box.
+template <template <class> class Sample, class C>
+__launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_boxes_any_kernel(const CropResize p, C* d_boxes) {
+  const int64_t k = blockIdx.x;
+  C sums[4] = {};  // (cy, cx, h, w)
+  if (p.valid<C>(k)) {
+    const Box<C> box = p.box<C>(k);
+    const int64_t frame = p.frames.offset(p.frame_of(k)), patch = p.patch_offset(k);
+    const Items items(p.patches);
+    for (int64_t n = thread_index(); n < items.count(); n += kThreads) {
+      const Item item = items[uint32_t(n)];
+      Group<C> gradient;  // by the pixels' stored values
+      C of_shift = 0;     // and by what the shift adds to each of them
+      visit(p.patches.dtype, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const T* const from = typed<const T>(p.patches.data) + patch +
+                              item.first_channel * p.patches.stride_c + item.y * p.patches.stride_y +
+                              item.x * p.patches.stride_x;
+        gradient = load_group<C>(from, p.patches.stride_c, item.channels);
+#pragma unroll
+        for (int c = 0; c < kGroup; ++c) {
+          if (c >= item.channels) break;
+          of_shift += gradient[c] * shift_of<C>(p, item.first_channel + c);
+          gradient[c] *= scale_of<C>(p, item.first_channel + c);
+        }
+      });
+      visit(p.frames.dtype, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const T* const image = typed<const T>(p.frames.data) + frame + item.first_channel * p.frames.stride_c;
+        for_each_pixel<Sample>(p, box, item.y, item.x, [&](int64_t r, int64_t s, Dual<C> w_y, Dual<C> w_x) {
+          const T* const pixel = image + r * p.frames.stride_y + s * p.frames.stride_x;
+          const Group<C> stored = load_group<C>(pixel, p.frames.stride_c, item.channels);
+          C value = of_shift;
+#pragma unroll
+          for (int c = 0; c < kGroup; ++c) value += gradient[c] * stored[c];
+          sums[0] += w_y.by_centre * w_x.value * value;
+          sums[1] += w_y.value * w_x.by_centre * value;
+          sums[2] += w_y.by_extent * w_x.value * value;
+          sums[3] += w_y.value * w_x.by_extent * value;
+        });
+      });
+    }
+  }
+  block_sum(sums);
+  if (thread_index() == 0) {
+    for (int n = 0; n < 4; ++n) d_boxes[4 * k + n] = sums[n];
+  }
+}
+
+// Grid: (frame, chunk of it). Each pixel gathers from the outputs that read it, box by box.
+template <template <class> class Sample, class C>
+__launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_frames_any_kernel(const CropResize p) {
+  const int64_t frame = blockIdx.x, stride = int64_t(gridDim.y) * kThreads;
+  const Items items(p.frames);
+  const int64_t out_h = p.patches.height, out_w = p.patches.width;
+  for (int64_t start = int64_t(blockIdx.y) * kThreads; start < items.count(); start += stride) {
+    const int64_t n = start + thread_index();
+    const bool exists = n < items.count();
+    const Item item = items[exists ? uint32_t(n) : 0];
+    Group<C> sums{};
+    for_each_box<C>(p, frame, [&](int64_t k) {
+      if (!exists) return;
+      const Box<C> box = p.box<C>(k);
+      const Range rows = readers_of<Sample>(item.y, box.cy, box.h, out_h, p.frames.height, p.border);
+      if (rows.begin == rows.end) return;
+      const Range columns = readers_of<Sample>(item.x, box.cx, box.w, out_w, p.frames.width, p.border);
+      const int64_t patch = p.patch_offset(k) + item.first_channel * p.patches.stride_c;
+      for (int64_t i = rows.begin; i < rows.end; ++i) {
+        const C w_y = Sample<C>(box.cy, box.h, i, out_h, p.frames.height, p.border).weight(item.y).value;
+        for (int64_t j = columns.begin; j < columns.end; ++j) {
+          const C w_x = Sample<C>(box.cx, box.w, j, out_w, p.frames.width, p.border).weight(item.x).value;
+          visit(p.patches.dtype, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            const T* const from =
+                typed<const T>(p.patches.data) + patch + i * p.patches.stride_y + j * p.patches.stride_x;
+            const Group<C> g = load_group<C>(from, p.patches.stride_c, item.channels);
+#pragma unroll
+            for (int c = 0; c < kGroup; ++c) sums[c] += w_y * w_x * g[c];
+          });
+        }
+      }
+    });
+    if (!exists) continue;
+    visit(p.frames.dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      T* const out = typed<T>(p.frames.data) + p.frames.offset(frame) +
+                     item.first_channel * p.frames.stride_c + item.y * p.frames.stride_y +
+                     item.x * p.frames.stride_x;
+#pragma unroll
+      for (int c = 0; c < kGroup; ++c) {
+        if (c < item.channels) sums[c] *= scale_of<C>(p, item.first_channel + c);
+      }
+      store_group(sums, out, p.frames.stride_c, item.channels);
+    });
+  }
+}
+
+template <template <class> class Sample, class C>
+struct Any {
+  static const char* fwd(const CropResize& p, void* stream) {
+    return launch(crop_resize_fwd_any_kernel<Sample, C>, grid_over(p.num_boxes(), Items(p.patches).count()),
+                  dim3(kThreads), 0, stream, p);
+  }
+  static const char* bwd_boxes(const CropResize& p, void* d_boxes, void* stream) {
+    return launch(crop_resize_bwd_boxes_any_kernel<Sample, C>, dim3(unsigned(p.num_boxes())), dim3(kThreads),
+                  0, stream, p, static_cast<C*>(d_boxes));
+  }
+  static const char* bwd_frames(const CropResize& p, void* stream) {
+    return launch(crop_resize_bwd_frames_any_kernel<Sample, C>,
+                  grid_over(p.frames.count, Items(p.frames).count()), dim3(kThreads), 0, stream, p);
+  }
+};
+
+// Calls f with the kernels of the call's kind of samples and compute type.
+template <class F>
+const char* choose(const CropResize& p, const F& f) {
+  if (p.antialias) {
+    return p.double_precision ? f(Any<AntialiasedSample, double>{}) : f(Any<AntialiasedSample, float>{});
+  }
+  return p.double_precision ? f(Any<BilinearSample, double>{}) : f(Any<BilinearSample, float>{});
+}
+
+}  // namespace
+
+const char* crop_resize_fwd_any(const CropResize& p, void* stream) {
+  return choose(p, [&](auto any) { return any.fwd(p, stream); });
+}
+
+const char* crop_resize_bwd_boxes_any(const CropResize& p, void* d_boxes, void* stream) {
+  return choose(p, [&](auto any) { return any.bwd_boxes(p, d_boxes, stream); });
+}
+
+const char* crop_resize_bwd_frames_any(const CropResize& p, void* stream) {
+  return choose(p, [&](auto any) { return any.bwd_frames(p, stream); });
+}
+
+}  // namespace adafocus

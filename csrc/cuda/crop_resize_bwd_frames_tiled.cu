@@ -1,0 +1,199 @@
+// The gradient of crop_resize by the frames, for frames that are dense in memory.
+#include "cuda/crop.cuh"
+#include "cuda/crop_resize_kernels.h"
+
+namespace adafocus {
+namespace {
+
+constexpr int kTile =
+    4096;  // elements of a frame that a block works on: 16 of each thread, in 16-byte pieces
+
+// The outputs that read one pixel of an axis, and the weights of the first two of them: there are seldom
+// more.
+struct alignas(16) Readers {
+  int begin, count;
+  float weight0, weight1;
+};
+
+// A tile reads `rows` x `columns` entries of tables that wrap around the frame.
+struct TileLayout {
+  int elements;  // of a frame
+  int rows, columns;
+};
+
+// Where a frame's element lies.
+struct Place {
+  int c, y, x;
+};
+
+// Steps through the elements of a dense frame in the order of memory.
+struct Cursor {
+  int channels, height, width;
+  bool interleaved;
+
+  AF_DEVICE Place at(int element) const {
+    if (interleaved) {
+      const int pixel = element / channels;
+      return {element % channels, pixel / width, pixel % width};
+    }
+    const int row = element / width;
+    return {row / height, row % height, element % width};
+  }
+
+  AF_DEVICE void next(Place& place) const {
+    if (interleaved) {
+      if (++place.c < channels) return;
+      place.c = 0;
+    }
+    if (++place.x < width) return;
+    place.x = 0;
+    if (++place.y < height) return;
+    place.y = 0;
+    ++place.c;
+  }
+};
+
+AF_DEVICE Readers find_readers(int r, float centre, float extent, int64_t positions, int64_t size,
+                               bool border) {
+  const Range range = readers_of<BilinearSample>(r, centre, extent, positions, size, border);
+  Readers readers{int(range.begin), int(range.end - range.begin), 0.0f, 0.0f};
+  if (readers.count > 0) {
+    readers.weight0 =
+        BilinearSample<float>(centre, extent, range.begin, positions, size, border).weight(r).value;
+  }
+  if (readers.count > 1) {
+    readers.weight1 =
+        BilinearSample<float>(centre, extent, range.begin + 1, positions, size, border).weight(r).value;
+  }
+  return readers;
+}
+
+// The weight of the n-th reader of pixel r.
+AF_DEVICE float weight_of(const Readers& readers, int n, int r, float centre, float extent, int64_t positions,
+                          int64_t size, bool border) {
+  if (n == 0) return readers.weight0;
+  if (n == 1) return readers.weight1;
+  return BilinearSample<float>(centre, extent, readers.begin + n, positions, size, border).weight(r).value;
+}
+
+// Grid: (frame, tile). Each element gathers from the outputs that read it, box by box.
+template <class T>
+__launch_bounds__(kThreads, 4) AF_KERNEL
+    crop_resize_bwd_frames_tiled_kernel(const CropResize p, const TileLayout tile) {
+  constexpr int kPiece = 16 / int(sizeof(T)), kPieces = kTile / (kThreads * kPiece);
+  const int64_t frame = blockIdx.x;
+  T* const out = typed<T>(p.frames.data) + frame * p.frames.lead_stride[0];
+  // Pieces lie on 16-byte boundaries of memory, so the first may begin before the frame.
+  const int before = int(reinterpret_cast<uintptr_t>(out) % 16 / sizeof(T));
+  const int origin = int(blockIdx.y) * kTile - before;
+  const Cursor cursor{int(p.frames.channels), int(p.frames.height), int(p.frames.width),
+                      p.frames.stride_c == 1};
+  const Place corner = cursor.at(max_of(origin, 0));
+  // Every thread sums the elements of its pieces in a column of its own.
+  float* const sums = reinterpret_cast<float*>(dynamic_shared()) + thread_index();
+  Readers* const columns = reinterpret_cast<Readers*>(dynamic_shared() + kTile * sizeof(float));
+  Readers* const rows = columns + tile.columns;
+  for (int n = 0; n < kPieces * kPiece; ++n) sums[n * kThreads] = 0;
+  for_each_box<float>(p, frame, [&](int64_t k) {
+    const Box<float> box = p.box<float>(k);
+    const int64_t out_h = p.patches.height, out_w = p.patches.width;
+    for (int n = thread_index(); n < tile.columns; n += kThreads) {
+      columns[n] = find_readers((corner.x + n) % cursor.width, box.cx, box.w, out_w, cursor.width, p.border);
+    }
+    for (int n = thread_index(); n < tile.rows; n += kThreads) {
+      rows[n] = find_readers((corner.y + n) % cursor.height, box.cy, box.h, out_h, cursor.height, p.border);
+    }
+    __syncthreads();
+    visit(p.patches.dtype, [&](auto tag) {
+      using G = typename decltype(tag)::type;
+      const G* const patch = typed<const G>(p.patches.data) + p.patch_offset(k);
+      for (int piece = 0; piece < kPieces; ++piece) {
+        const int first = origin + (piece * kThreads + thread_index()) * kPiece;
+        if (first + kPiece <= 0 || first >= tile.elements) continue;
+        Place place = cursor.at(max_of(first, 0));
+        for (int e = max_of(-first, 0); e < min_of(kPiece, tile.elements - first); ++e, cursor.next(place)) {
+          const int row = place.y - corner.y, column = place.x - corner.x;
+          const Readers y = rows[row < 0 ? row + cursor.height : row];
+          const Readers x = columns[column < 0 ? column + cursor.width : column];
+          if (y.count == 0 || x.count == 0) continue;
+          const G* const from = patch + place.c * p.patches.stride_c + y.begin * p.patches.stride_y +
+                                x.begin * p.patches.stride_x;
+          float sum = 0;
+          for (int a = 0; a < y.count; ++a) {
+            float in_row = 0;
+            for (int b = 0; b < x.count; ++b) {
+              in_row += weight_of(x, b, place.x, box.cx, box.w, out_w, cursor.width, p.border) *
+                        load_as<float>(from[a * p.patches.stride_y + b * p.patches.stride_x]);
+            }
+            sum += weight_of(y, a, place.y, box.cy, box.h, out_h, cursor.height, p.border) * in_row;
+          }
+          sums[(piece * kPiece + e) * kThreads] += sum;
+        }
+      }
+    });
+    __syncthreads();  // the tables are read before the next box overwrites them
+  });
+  for (int piece = 0; piece < kPieces; ++piece) {
+    const int first = origin + (piece * kThreads + thread_index()) * kPiece;
+    if (first + kPiece <= 0 || first >= tile.elements) continue;
+    alignas(16) T values[kPiece];
+    Place place = cursor.at(max_of(first, 0));
+#pragma unroll
+    for (int e = 0; e < kPiece; ++e) {
+      const bool exists = first + e >= 0 && first + e < tile.elements;
+      const float scale = exists ? scale_of<float>(p, place.c) : 0.0f;
+      values[e] = Store<T>::from(scale * sums[(piece * kPiece + e) * kThreads]);
+      if (exists) cursor.next(place);
+    }
+    if (first >= 0 && first + kPiece <= tile.elements) {
+      store_16(out + first, *reinterpret_cast<const Bytes16*>(values));
+    } else {
+#pragma unroll
+      for (int e = 0; e < kPiece; ++e) {
+        if (first + e >= 0 && first + e < tile.elements) out[first + e] = values[e];
+      }
+    }
+  }
+}
+
+TileLayout tile_layout(const CropResize& p) {
+  const ImageBatch& frames = p.frames;
+  const int64_t elements = frames.channels * frames.height * frames.width;
+  TileLayout tile{};
+  if (p.antialias || p.double_precision || frames.dtype == DType::kUInt8 || frames.dtype == DType::kFloat64 ||
+      !is_dense(frames) || elements > kMaxGridY * kTile) {
+    return tile;
+  }
+  const int64_t pixels = frames.stride_c == 1 ? kTile / frames.channels + 2 : kTile;
+  tile.elements = int(elements);
+  tile.columns = int(min_of(frames.width, pixels));
+  tile.rows = int(min_of(frames.height, pixels / frames.width + 2));
+  return tile;
+}
+
+template <class T>
+const char* bwd_frames(const CropResize& p, const TileLayout& tile, void* stream) {
+  const int64_t tiles =
+      (tile.elements + 16 / sizeof(T) + kTile - 1) / kTile;  // a frame may start inside a piece
+  return launch(crop_resize_bwd_frames_tiled_kernel<T>, dim3(unsigned(p.frames.count), unsigned(tiles)),
+                dim3(kThreads), kTile * sizeof(float) + (tile.rows + tile.columns) * sizeof(Readers), stream,
+                p, tile);
+}
+
+}  // namespace
+
+bool can_tile_bwd_frames(const CropResize& p) { return tile_layout(p).elements > 0; }
+
+const char* crop_resize_bwd_frames_tiled(const CropResize& p, void* stream) {
+  const TileLayout tile = tile_layout(p);
+  switch (p.frames.dtype) {
+    case DType::kFloat16:
+      return bwd_frames<Half>(p, tile, stream);
+    case DType::kBFloat16:
+      return bwd_frames<BFloat16>(p, tile, stream);
+    default:
+      return bwd_frames<float>(p, tile, stream);
+  }
+}
+
+}  // namespace adafocus

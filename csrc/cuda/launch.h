@@ -1,0 +1,91 @@
+// What a kernel needs from its compiler and from the runtime. Here and in intrinsics.h only is it known
+// which compiler reads the kernels: nvcc for the GPU, or a C++ compiler for the tests, which run them on
+// the host with twins of the CUDA names from cuda_on_host.h (threadIdx, __syncthreads, __shfl_xor_sync, ...).
+#pragma once
+
+#include <cstddef>
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#define AF_KERNEL __global__ void
+#define AF_DEVICE __device__ __forceinline__
+// A static array in shared memory.
+#define AF_SHARED(type, name, count) __shared__ type name[count]
+#else
+#include "cuda_on_host.h"
+#define AF_KERNEL void
+#define AF_DEVICE inline
+#define AF_SHARED(type, name, count) CUDA_ON_HOST_SHARED(type, name, count)
+#endif
+
+namespace adafocus {
+
+// Shared memory that a block may have on every architecture from sm_80 on: sm_86, sm_89 and sm_120 set it.
+constexpr size_t kMaxShared = 99 * 1024;
+
+// Shared memory of the size given to launch, 16-byte aligned.
+AF_DEVICE unsigned char* dynamic_shared() {
+#if defined(__CUDACC__)
+  extern __shared__ __align__(16) unsigned char af_dynamic_shared[];
+  return af_dynamic_shared;
+#else
+  return cuda_on_host::dynamic_shared();
+#endif
+}
+
+namespace detail {
+
+// Keeps a parameter from taking part in deduction.
+template <class T>
+struct Same {
+  using type = T;
+};
+
+#if defined(__CUDACC__)
+// What a block may have without asking.
+constexpr size_t kDefaultShared = 48 * 1024;
+
+// Lets the kernel have up to kMaxShared: the same for every launch, since others may launch it at once.
+inline cudaError_t allow_max_shared(const void* kernel) {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  if (error != cudaSuccess) return error;
+  const int limit = static_cast<int>(kMaxShared - attributes.sharedSizeBytes);
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
+}
+
+template <class... Parameters>
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                   cudaStream_t stream, const Parameters&... parameters) {
+  if (shared_bytes > kDefaultShared) {
+    const cudaError_t error = allow_max_shared(reinterpret_cast<const void*>(kernel));
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, parameters...);
+}
+#endif
+
+}  // namespace detail
+
+// Launches a kernel on a stream (a cudaStream_t) and does not wait for it; returns what went wrong, or null.
+template <class... Parameters>
+const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
+                   const typename detail::Same<Parameters>::type&... parameters) {
+#if defined(__CUDACC__)
+  const cudaError_t error =
+      detail::launch(kernel, grid, block, shared_bytes, static_cast<cudaStream_t>(stream), parameters...);
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();  // the error is reported here, not by whoever calls the runtime next
+  return cudaGetErrorString(error);
+#else
+  static_cast<void>(stream);
+  return cuda_on_host::run(grid, block, shared_bytes, [&] { kernel(parameters...); });
+#endif
+}
+
+}  // namespace adafocus

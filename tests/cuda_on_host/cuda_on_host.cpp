@@ -1,0 +1,472 @@
+// The execution of kernels: fibers, barriers, warps, shared memory. Compiled without the sanitizers, which
+// are told of every change of stacks.
+#include "cuda_on_host.h"
+
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <deque>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "cuda/launch.h"
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace cuda_on_host {
+namespace {
+
+// ---------------------------------------------------------------------------------------------------
+// Random numbers: splitmix64
+
+uint64_t random_state = 0;
+
+unsigned random_below(size_t count) {
+  uint64_t x = random_state += 0x9e3779b97f4a7c15u;
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+  return (x ^ x >> 31) % count;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Fibers
+
+struct Fiber {
+  static constexpr size_t kBytes = 256 * 1024, kGuard = 4096;
+
+  bool started = false;
+  const char* stack = nullptr;  // its lowest address
+  size_t stack_bytes = 0;
+  void* left_at = nullptr;     // the frame that it was last left in
+  void* fake_stack = nullptr;  // the sanitizer's
+  void* resume[5] = {};        // of __builtin_setjmp
+};
+
+Fiber host{true};  // the stack that called run, known from the first switch on
+Fiber* running = &host;
+
+// Fiber i runs thread i of every block.
+Fiber& fiber(size_t i) {
+  static std::deque<Fiber> fibers;
+  while (i >= fibers.size()) {
+    void* const memory = mmap(nullptr, Fiber::kGuard + Fiber::kBytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory, Fiber::kGuard, PROT_NONE) != 0) abort();
+    const size_t unused = i % 32 * 2048;  // the same depth of all stacks must not share a place in the cache
+    fibers.push_back({false, static_cast<char*>(memory) + Fiber::kGuard, Fiber::kBytes - unused});
+  }
+  return fibers[i];
+}
+
+[[noreturn]] void fiber_main();
+
+[[noreturn]] __attribute__((noinline)) void start(Fiber& fiber) {
+  static ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = const_cast<char*>(fiber.stack);
+  context.uc_stack.ss_size = fiber.stack_bytes;
+  context.uc_link = nullptr;
+  makecontext(&context, fiber_main, 0);
+  setcontext(&context);
+  __builtin_unreachable();
+}
+
+[[noreturn]] __attribute__((noinline)) void resume(Fiber& fiber) { __builtin_longjmp(fiber.resume, 1); }
+
+__attribute__((noinline)) void switch_to(Fiber& next) {
+  Fiber& self = *running;
+  self.left_at = __builtin_frame_address(0);
+  __sanitizer_start_switch_fiber(&self.fake_stack, next.stack, next.stack_bytes);
+  if (__builtin_setjmp(self.resume) == 0) {
+    running = &next;
+    if (next.started) resume(next);
+    next.started = true;
+    start(next);
+  }
+  __sanitizer_finish_switch_fiber(running->fake_stack, nullptr, nullptr);
+}
+
+// Gives up what a fiber was doing.
+void abandon(Fiber& fiber) {
+  if (!fiber.started) return;
+  fiber.started = false;
+  const char* const left_at = static_cast<char*>(fiber.left_at);
+  __asan_unpoison_memory_region(left_at, fiber.stack + fiber.stack_bytes - left_at);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Blocks
+
+constexpr unsigned kWarp = 32;
+
+enum class State { kReady, kInBlockBarrier, kInWarpOperation, kEnded };
+
+struct Copy {
+  void* to;
+  std::vector<char> bytes;
+};
+
+struct Thread {
+  unsigned index;
+  uint3 position;
+  State state = State::kReady;
+  Call call{};  // where it waits
+  uint32_t mask = 0;
+  uint64_t bits = 0;
+  unsigned source = 0;
+  Count count{};        // what the barrier gave
+  Exchange exchange{};  // what the warp operation gave
+  std::vector<Copy> copies;
+  Fiber* fiber;
+};
+
+// Lanes, a bit for each.
+struct Warp {
+  uint32_t alive = 0, waiting = 0;  // waiting: in a warp operation
+};
+
+class Block {
+ public:
+  Block(dim3 size, size_t dynamic_bytes, unsigned char* dynamic_shared, const std::function<void()>& kernel)
+      : dynamic_shared_(dynamic_shared),
+        shared_bytes_(dynamic_bytes),
+        kernel_(kernel),
+        serial_(++last_serial_) {
+    memset(dynamic_shared, 0xff, dynamic_bytes);
+    threads_.resize(size_t(size.x) * size.y * size.z);
+    ready_.resize(threads_.size());
+    warps_.resize((threads_.size() + kWarp - 1) / kWarp);
+    alive_ = threads_.size();
+    for (unsigned i = 0; i < threads_.size(); ++i) {
+      Thread& thread = threads_[i];
+      thread.index = i;
+      thread.position = {i % size.x, i / size.x % size.y, i / size.x / size.y};
+      thread.fiber = &fiber(i);
+      ready_[i] = &thread;
+      warps_[i / kWarp].alive |= 1u << i % kWarp;
+    }
+  }
+
+  // Runs all threads; false if the block failed.
+  bool run();
+
+  // Of the thread that runs.
+  void body();
+  Count sync_block(Call call, bool vote);
+  Exchange sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source);
+  void enter_shared(void* data, size_t bytes, uint64_t& last_block);
+  [[noreturn]] void fail(const std::string& message);
+
+  Thread& current() { return *current_; }
+  unsigned char* dynamic_shared() const { return dynamic_shared_; }
+  const std::string& error() const { return error_; }
+
+ private:
+  void go_on();
+  void release_barrier();
+  void release_warp(const Thread& last, Warp& warp);
+  std::string deadlock() const;
+  Thread& lane_of(const Thread& thread, unsigned lane) {
+    return threads_[thread.index / kWarp * kWarp + lane];
+  }
+
+  std::vector<Thread> threads_;
+  std::vector<Warp> warps_;
+  std::vector<Thread*> ready_;  // those that can run, without the one that does
+  Thread* current_ = nullptr;
+  unsigned alive_, at_barrier_ = 0, votes_ = 0;
+  const Thread* first_at_barrier_ = nullptr;
+  unsigned char* dynamic_shared_;
+  size_t shared_bytes_;
+  const std::function<void()>& kernel_;
+  uint64_t serial_;
+  std::string error_;
+  static uint64_t last_serial_;
+};
+
+uint64_t Block::last_serial_ = 0;
+
+Block* block = nullptr;  // the one that runs
+
+std::string format(const char* text, ...) __attribute__((format(printf, 1, 2)));
+
+std::string vformat(const char* text, va_list arguments) {
+  char buffer[1024];
+  vsnprintf(buffer, sizeof(buffer), text, arguments);
+  return buffer;
+}
+
+std::string format(const char* text, ...) {
+  va_list arguments;
+  va_start(arguments, text);
+  const std::string result = vformat(text, arguments);
+  va_end(arguments);
+  return result;
+}
+
+// Where a thread is.
+std::string where(const Thread& thread) {
+  if (thread.state == State::kEnded) return "ended";
+  const char* const slash = strrchr(thread.call.file, '/');
+  const char* const file = slash ? slash + 1 : thread.call.file;
+  std::string text = format("at %s (%s:%d)", thread.call.name, file, thread.call.line);
+  if (thread.state == State::kInWarpOperation) text += format(" with mask %#x", thread.mask);
+  return text;
+}
+
+bool Block::run() {
+  block = this;
+  go_on();
+  block = nullptr;
+  if (error_.empty()) return true;
+  for (Thread& thread : threads_) {
+    abandon(*thread.fiber);
+    for (const Copy& copy : thread.copies) __asan_unpoison_memory_region(copy.to, copy.bytes.size());
+  }
+  return false;
+}
+
+// Goes on with a random thread that can run, or on the host if all have ended. When it returns, the fiber of
+// a thread that has ended runs one of another block.
+void Block::go_on() {
+  if (ready_.empty()) {
+    if (alive_ > 0) fail(deadlock());
+    return switch_to(host);
+  }
+  Thread*& chosen = ready_[random_below(ready_.size())];
+  Thread* const next = chosen;
+  chosen = ready_.back();
+  ready_.pop_back();
+  if (next == current_) return;
+  current_ = next;
+  threadIdx = next->position;
+  switch_to(*next->fiber);
+}
+
+void Block::fail(const std::string& message) {
+  error_ = format("block (%u, %u, %u), thread %u: ", blockIdx.x, blockIdx.y, blockIdx.z, current_->index) +
+           message;
+  switch_to(host);
+  __builtin_unreachable();
+}
+
+void Block::body() {
+  kernel_();
+  Thread& self = *current_;
+  if (!self.copies.empty())
+    fail(format("ended without waiting for its %zu asynchronous copies", self.copies.size()));
+  self.state = State::kEnded;
+  --alive_;
+  Warp& warp = warps_[self.index / kWarp];
+  warp.alive &= ~(1u << self.index % kWarp);
+  for (unsigned lane = 0; lane < kWarp; ++lane) {
+    if (!(warp.waiting >> lane & 1)) continue;
+    const Thread& other = lane_of(self, lane);
+    if (other.mask >> self.index % kWarp & 1) {
+      fail(format("ended, but thread %u waits for it ", other.index) + where(other));
+    }
+  }
+  if (alive_ > 0 && at_barrier_ == alive_) release_barrier();
+  go_on();
+}
+
+Count Block::sync_block(Call call, bool vote) {
+  Thread& self = *current_;
+  self.state = State::kInBlockBarrier;
+  self.call = call;
+  if (!first_at_barrier_) first_at_barrier_ = &self;
+  if (!(first_at_barrier_->call == call)) {
+    fail(where(self) + format(", but thread %u waits ", first_at_barrier_->index) +
+         where(*first_at_barrier_));
+  }
+  votes_ += vote;
+  if (++at_barrier_ == alive_) release_barrier();
+  go_on();
+  return self.count;
+}
+
+void Block::release_barrier() {
+  for (Thread& thread : threads_) {
+    if (thread.state != State::kInBlockBarrier) continue;
+    thread.state = State::kReady;
+    thread.count = {at_barrier_, votes_};
+    ready_.push_back(&thread);
+  }
+  at_barrier_ = votes_ = 0;
+  first_at_barrier_ = nullptr;
+}
+
+Exchange Block::sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source) {
+  Thread& self = *current_;
+  self.state = State::kInWarpOperation;
+  self.call = call;
+  self.mask = mask;
+  self.bits = bits;
+  self.source = source;
+  Warp& warp = warps_[self.index / kWarp];
+  warp.waiting |= 1u << self.index % kWarp;
+  if (!(mask >> self.index % kWarp & 1)) fail(where(self) + ", which lacks its own lane");
+  if (mask & ~warp.alive) {
+    fail(where(self) + format(", of which lanes %#x have ended or do not exist", mask & ~warp.alive));
+  }
+  if ((warp.waiting & mask) == mask) release_warp(self, warp);
+  go_on();
+  return self.exchange;
+}
+
+// Releases the lanes that a thread waits with, unless some of them wait elsewhere.
+void Block::release_warp(const Thread& last, Warp& warp) {
+  uint32_t voted = 0;
+  for (unsigned lane = 0; lane < kWarp; ++lane) {
+    if (!(last.mask >> lane & 1)) continue;
+    const Thread& thread = lane_of(last, lane);
+    if (thread.mask != last.mask || !(thread.call == last.call)) return;
+    if (thread.bits != 0) voted |= 1u << lane;
+  }
+  for (unsigned lane = 0; lane < kWarp; ++lane) {
+    if (!(last.mask >> lane & 1)) continue;
+    Thread& thread = lane_of(last, lane);
+    if (thread.source >= kWarp || !(last.mask >> thread.source & 1)) {
+      fail(where(thread) + format(", which lacks lane %u that thread %u reads", thread.source, thread.index));
+    }
+    thread.exchange = {lane_of(last, thread.source).bits, voted};
+    thread.state = State::kReady;
+    ready_.push_back(&thread);
+  }
+  warp.waiting &= ~last.mask;
+}
+
+// Where all threads are.
+std::string Block::deadlock() const {
+  std::map<std::string, std::string> groups;
+  for (unsigned first = 0, last; first < threads_.size(); first = last + 1) {
+    const std::string place = where(threads_[first]);
+    last = first;
+    while (last + 1 < threads_.size() && where(threads_[last + 1]) == place) ++last;
+    std::string& group = groups[place];
+    group += (group.empty() ? "" : ", ") + std::to_string(first) +
+             (last > first ? "-" + std::to_string(last) : "");
+  }
+  std::string text = "deadlock:";
+  for (const auto& [place, threads] : groups) text += " threads " + threads + " " + place + ";";
+  text.pop_back();
+  return text;
+}
+
+void Block::enter_shared(void* data, size_t bytes, uint64_t& last_block) {
+  if (last_block == serial_) return;
+  last_block = serial_;
+  memset(data, 0xff, bytes);
+  shared_bytes_ += bytes;
+  if (shared_bytes_ > adafocus::kMaxShared)
+    fail(format("the block has %zu bytes of shared memory", shared_bytes_));
+}
+
+void fiber_main() {
+  const void* stack;
+  size_t bytes;
+  __sanitizer_finish_switch_fiber(nullptr, &stack, &bytes);
+  if (!host.stack) {
+    host.stack = static_cast<const char*>(stack);
+    host.stack_bytes = bytes;
+  }
+  for (;;) block->body();
+}
+
+// Completes AddressSanitizer's report.
+void print_thread() {
+  if (block) {
+    fprintf(stderr, "in block (%u, %u, %u), thread %u\n", blockIdx.x, blockIdx.y, blockIdx.z,
+            block->current().index);
+  }
+}
+
+// The blocks of a grid in a random order.
+std::vector<uint64_t> shuffled(uint64_t count) {
+  std::vector<uint64_t> order(count);
+  std::iota(order.begin(), order.end(), 0);
+  for (size_t i = count; i > 1; --i) std::swap(order[i - 1], order[random_below(i)]);
+  return order;
+}
+
+const char* why_not(dim3 grid, dim3 block, size_t shared_bytes) {
+  const uint64_t threads = uint64_t(block.x) * block.y * block.z;
+  const bool grid_fits =
+      grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.x < 1u << 31 && grid.y < 1u << 16 && grid.z < 1u << 16;
+  const bool block_fits = threads > 0 && threads <= 1024 && block.z <= 64;
+  return grid_fits && block_fits && shared_bytes <= adafocus::kMaxShared ? nullptr
+                                                                         : "invalid configuration argument";
+}
+
+}  // namespace
+
+void set_seed(uint64_t seed) { random_state = seed; }
+
+const char* run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()>& kernel) {
+  __sanitizer_set_death_callback(print_thread);
+  if (const char* reason = why_not(grid, size, shared_bytes)) return reason;
+  static std::string error;
+  gridDim = grid;
+  blockDim = size;
+  // Of exactly the size asked for, so that what lies past it is known.
+  const std::unique_ptr<unsigned char[], void (*)(void*)> shared(
+      static_cast<unsigned char*>(malloc(shared_bytes)), free);
+  for (const uint64_t i : shuffled(uint64_t(grid.x) * grid.y * grid.z)) {
+    blockIdx = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
+    Block running_block(size, shared_bytes, shared.get(), kernel);
+    if (running_block.run()) continue;
+    error = running_block.error();
+    return error.c_str();
+  }
+  return nullptr;
+}
+
+unsigned char* dynamic_shared() { return block->dynamic_shared(); }
+
+void SharedMemory::enter() { block->enter_shared(data_, bytes_, block_); }
+
+Count sync_block(Call call, bool vote) { return block->sync_block(call, vote); }
+
+Exchange sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source) {
+  return block->sync_warp(call, mask, bits, source);
+}
+
+unsigned lane() { return block->current().index % kWarp; }
+
+void copy_async(void* shared, const void* global, size_t bytes) {
+  if (uintptr_t(shared) % bytes || uintptr_t(global) % bytes) {
+    fail("copy_async: %p and %p must be %zu-byte aligned", shared, global, bytes);
+  }
+  const char* const from = static_cast<const char*>(global);
+  memset(shared, 0xff, bytes);
+  block->current().copies.push_back({shared, std::vector<char>(from, from + bytes)});
+  __asan_poison_memory_region(shared, bytes);
+}
+
+void copy_async_wait_all() {
+  std::vector<Copy>& copies = block->current().copies;
+  for (const Copy& copy : copies) {
+    __asan_unpoison_memory_region(copy.to, copy.bytes.size());
+    memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
+  }
+  copies.clear();
+}
+
+void fail(const char* text, ...) {
+  va_list arguments;
+  va_start(arguments, text);
+  const std::string message = vformat(text, arguments);
+  va_end(arguments);
+  block->fail(message);
+}
+
+}  // namespace cuda_on_host

@@ -1,0 +1,133 @@
+"""Calls functions of a compiled module in a worker process, where the sanitizers may end it."""
+
+import contextlib
+import functools
+import itertools
+import os
+import pickle
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import build
+
+TIMEOUT = 600  # seconds for one call
+OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
+
+
+class KernelError(RuntimeError):
+    """What the harness or a sanitizer found in a kernel."""
+
+
+def first_seed() -> int:
+    """Calls are numbered from here: the order of threads and blocks differs from call to call."""
+    return int(os.environ.get("ADAFOCUS_CUDA_HOST_SEED", "0"))
+
+
+class Harness:
+    """The functions of an op's module, in a worker process that is started when needed.
+
+    Args:
+        op, edits: as for build.module, which is called at the first use.
+    """
+
+    def __init__(self, op: str, edits: Mapping[Path, str] | None = None):
+        self.op, self.edits = op, edits or {}
+        self.seeds: Iterator[int] = itertools.count(first_seed())
+        self._worker: subprocess.Popen | None = None
+        self._lock = threading.Lock()
+
+    def call(self, function: str, out: Tensor, *arguments: Any) -> None:
+        """Calls a function that writes into `out`; tensors are sent as arrays.
+
+        Raises:
+            KernelError: the launch failed, or wrote into an argument, or the process ended; with the message or the
+                sanitizer's report.
+        """
+        request = (next(self.seeds), function, [_pack(value) for value in (out, *arguments)])
+        with self._lock:
+            error, arrays = self._exchange(request)
+        what = f"{function} with seed {request[0]}"
+        if error:
+            raise KernelError(f"{what}: {error}")
+        sent = [value[BYTES] for value in request[2] if isinstance(value, tuple)]
+        if arrays[1:] != sent[1:]:
+            raise KernelError(f"{what}: it wrote into an argument")
+        if arrays[0]:
+            memory(out).copy_(torch.frombuffer(bytearray(arrays[0]), dtype=torch.uint8))
+
+    def close(self) -> None:
+        if self._worker:
+            self._worker.kill()
+            self._worker.communicate()
+            self._worker = None
+
+    def _exchange(self, request: tuple) -> tuple:
+        worker = self._start()
+        with contextlib.suppress(BrokenPipeError):
+            pickle.dump(request, worker.stdin)
+            worker.stdin.flush()
+        if not select.select([worker.stdout], [], [], TIMEOUT)[0]:
+            self.close()
+            return f"no answer within {TIMEOUT} seconds", []
+        try:
+            return pickle.load(worker.stdout)
+        except EOFError:
+            worker.wait()
+            self._report.seek(0)
+            report = self._report.read()
+            self.close()
+            return f"the process ended with {worker.returncode}\n{report}", []
+
+    @functools.cached_property
+    def _module(self) -> Path | RuntimeError:
+        """The module, or why it could not be compiled: that, too, is found out once."""
+        try:
+            return build.module(self.op, self.edits)
+        except RuntimeError as error:
+            return error
+
+    def _start(self) -> subprocess.Popen:
+        if isinstance(self._module, RuntimeError):
+            raise self._module
+        if self._worker is None:
+            self._report = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (it lives with the worker)
+            preload = " ".join(str(build.runtime(name)) for name in ("libasan.so", "libstdc++.so.6"))
+            self._worker = subprocess.Popen(
+                [sys.executable, str(build.HERE / "worker.py"), str(self._module)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._report,
+                env=os.environ | OPTIONS | {"LD_PRELOAD": preload},
+            )
+        return self._worker
+
+
+def memory(tensor: Tensor) -> Tensor:
+    """The bytes that a tensor's strides span, [bytes] uint8, a view."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    flat = tensor.detach().as_strided((last + 1 if tensor.numel() else 0,), (1,))
+    return flat.view(torch.uint8)
+
+
+BYTES = 3  # of what stands for an array
+
+
+def _pack(value: Any) -> Any:
+    """What the worker makes the arguments of Array from."""
+    if not isinstance(value, Tensor):
+        return value
+    dtype = str(value.dtype).removeprefix("torch.")
+    data = memory(value).numpy().tobytes()
+    return dtype, tuple(value.shape), value.stride(), data, value.data_ptr() % 16

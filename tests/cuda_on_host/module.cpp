@@ -1,0 +1,12 @@
+// The module that the worker imports: arrays, the seed, and the functions of an op.
+#include "array.h"
+#include "cuda_on_host.h"
+
+PYBIND11_MODULE(cuda_on_host, module) {
+  using cuda_on_host::Array;
+  pybind11::class_<Array>(module, "Array")
+      .def(pybind11::init<std::string, std::vector<int64_t>, std::vector<int64_t>, std::string, size_t>())
+      .def("bytes", &Array::bytes);
+  module.def("set_seed", &cuda_on_host::set_seed);
+  for (const auto add : cuda_on_host::Bindings::all()) add(module);
+}

@@ -1,0 +1,191 @@
+// Kernels that do one thing each, right or wrong by choice, to test the harness itself.
+#include "adafocus/dtype.h"
+#include "cuda/intrinsics.h"
+#include "selftest.h"
+
+namespace adafocus {
+namespace {
+
+constexpr unsigned kAll = 0xffffffffu;
+
+AF_DEVICE uint32_t* words() { return reinterpret_cast<uint32_t*>(dynamic_shared()); }
+
+// Choice: 0 with the barrier that it needs, 1 without.
+AF_KERNEL reverse(const uint32_t* in, uint32_t* out, int choice) {
+  words()[threadIdx.x] = in[threadIdx.x];
+  if (choice == 0) __syncthreads();
+  out[threadIdx.x] = words()[blockDim.x - 1 - threadIdx.x];
+}
+
+// Within each warp. Choice: as above.
+AF_KERNEL reverse_warp(const uint32_t* in, uint32_t* out, int choice) {
+  words()[threadIdx.x] = in[threadIdx.x];
+  if (choice == 0) __syncwarp();
+  out[threadIdx.x] = words()[threadIdx.x ^ 31];
+}
+
+// Choice: 0 dynamic shared memory, 1 static.
+AF_KERNEL untouched(const uint32_t*, uint32_t* out, int choice) {
+  AF_SHARED(uint32_t, array, 32);
+  uint32_t* const shared = choice == 0 ? words() : array;
+  const uint32_t found = shared[threadIdx.x];
+  shared[threadIdx.x] = 0;
+  out[blockIdx.x * blockDim.x + threadIdx.x] = found;
+}
+
+// Threads of even number leave before the barrier, which does not wait for them.
+AF_KERNEL some_leave(const uint32_t*, uint32_t* out, int) {
+  if (threadIdx.x % 2 == 0) return;
+  out[threadIdx.x] = __syncthreads_count(1);
+}
+
+AF_KERNEL votes(const uint32_t* in, uint32_t* out, int choice) {
+  const int vote = in[threadIdx.x];
+  switch (choice) {
+    case 0:
+      out[threadIdx.x] = __syncthreads_count(vote);
+      break;
+    case 1:
+      out[threadIdx.x] = __syncthreads_or(vote);
+      break;
+    case 2:
+      out[threadIdx.x] = __syncthreads_and(vote);
+      break;
+    case 3:
+      out[threadIdx.x] = __ballot_sync(kAll, vote);
+      break;
+    case 4:
+      out[threadIdx.x] = __any_sync(kAll, vote);
+      break;
+    case 5:
+      out[threadIdx.x] = __all_sync(kAll, vote);
+      break;
+  }
+}
+
+// By 3 lanes, in groups of 8. Choice: which.
+AF_KERNEL shuffles(const uint32_t* in, uint32_t* out, int choice) {
+  const uint32_t value = in[threadIdx.x];
+  switch (choice) {
+    case 0:
+      out[threadIdx.x] = __shfl_sync(kAll, value, 3, 8);
+      break;
+    case 1:
+      out[threadIdx.x] = __shfl_up_sync(kAll, value, 3, 8);
+      break;
+    case 2:
+      out[threadIdx.x] = __shfl_down_sync(kAll, value, 3, 8);
+      break;
+    case 3:
+      out[threadIdx.x] = __shfl_xor_sync(kAll, value, 3, 8);
+      break;
+  }
+}
+
+template <class T>
+AF_DEVICE bool shuffled_whole() {
+  const T value = T(threadIdx.x) * T(0x1p20) * T(sizeof(T) == 8 ? 0x1p20 : 1) + T(7);
+  return __shfl_xor_sync(kAll, value, 1) ==
+         T(threadIdx.x ^ 1) * T(0x1p20) * T(sizeof(T) == 8 ? 0x1p20 : 1) + T(7);
+}
+
+AF_KERNEL shuffled_types(const uint32_t*, uint32_t* out, int) {
+  out[threadIdx.x] = shuffled_whole<int>() + shuffled_whole<unsigned>() + shuffled_whole<int64_t>() +
+                     shuffled_whole<float>() + shuffled_whole<double>();
+}
+
+// Half a warp shuffles by itself. Choice: 0 rightly, 1 with a mask that lacks the caller, 2 reads a lane that
+// is not in the mask, 3 names lanes that have ended, 4 names lanes that wait elsewhere.
+AF_KERNEL half_warp(const uint32_t* in, uint32_t* out, int choice) {
+  if (choice == 3 && threadIdx.x >= 16) return;
+  if (threadIdx.x < 16) {
+    const uint32_t mask = choice == 1 ? 0xff00u : choice < 3 ? 0xffffu : kAll;
+    out[threadIdx.x] = __shfl_xor_sync(mask, in[threadIdx.x], choice == 2 ? 16 : 1);
+  } else {
+    out[threadIdx.x] = 0;
+  }
+  __syncthreads();
+}
+
+// The halves of a block meet at two barriers of different lines.
+AF_KERNEL two_barriers(const uint32_t*, uint32_t*, int) {
+  if (threadIdx.x < blockDim.x / 2) {
+    __syncthreads();
+  } else {
+    __syncthreads();
+  }
+}
+
+// Choice: 0 rightly, 1 reads before the wait, 2 never waits, 3 from a misaligned address.
+AF_KERNEL copies(const uint32_t* in, uint32_t* out, int choice) {
+  uint32_t* const shared = words() + 4 * threadIdx.x;
+  copy_async_16(shared, in + 4 * threadIdx.x + (choice == 3));
+  if (choice == 1) out[0] = shared[1];
+  if (choice != 2) copy_async_wait_all();
+  if (choice == 0) store_16(out + 4 * threadIdx.x, load_16(shared));
+}
+
+// Choice: 0 reads past the input, 1 writes before the output, 2 reads past the dynamic and 3 past the static
+// shared memory, 4 loads 16 bytes from a misaligned address, 5 shifts by too much, 6 converts NaN to a
+// number.
+AF_KERNEL stray(const uint32_t* in, uint32_t* out, int choice) {
+  AF_SHARED(uint32_t, array, 32);
+  const uint32_t* const shared = choice == 2 ? words() : array;
+  const int n = int(blockDim.x);
+  switch (choice) {
+    case 0:
+      out[0] = in[n];
+      break;
+    case 1:
+      out[-1] = 0;
+      break;
+    case 2:
+    case 3:
+      out[0] = shared[n];
+      break;
+    case 4:
+      store_16(out, load_16(in + 1));
+      break;
+    case 5:
+      out[0] = 1 << 32 * n;
+      break;
+    case 6:
+      out[0] = int(float_of(kAll));
+      break;
+  }
+}
+
+// The order in which the threads of all blocks come by: out[i] is the number of the i-th.
+AF_KERNEL order(const uint32_t*, uint32_t* out, int) {
+  const uint32_t at = out[0]++;
+  out[1 + at] = blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+AF_KERNEL bits(const uint32_t* in, uint32_t* out, int choice) {
+  const uint32_t a = in[0], b = in[1];
+  out[0] = byte_permute(a, b, choice);
+  out[1] = funnel_shift_right(a, b, 8);
+  out[2] = __popc(a);
+  out[3] = __ffs(a);
+  out[4] = __clz(a);
+}
+
+using Kernel = void (*)(const uint32_t*, uint32_t*, int);
+
+template <Kernel kernel>
+const char* launcher(dim3 grid, dim3 block, size_t shared_bytes, const uint32_t* in, uint32_t* out,
+                     int choice) {
+  return launch(kernel, grid, block, shared_bytes, nullptr, in, out, choice);
+}
+
+}  // namespace
+}  // namespace adafocus
+
+#define SELF_TEST(name) {#name, adafocus::launcher<adafocus::name>}
+const SelfTest kSelfTests[] = {
+    SELF_TEST(reverse),      SELF_TEST(reverse_warp), SELF_TEST(untouched),      SELF_TEST(some_leave),
+    SELF_TEST(votes),        SELF_TEST(shuffles),     SELF_TEST(shuffled_types), SELF_TEST(half_warp),
+    SELF_TEST(two_barriers), SELF_TEST(copies),       SELF_TEST(stray),          SELF_TEST(order),
+    SELF_TEST(bits),
+};
+const int kSelfTestCount = sizeof(kSelfTests) / sizeof(kSelfTests[0]);

@@ -1,0 +1,42 @@
+"""The process that runs the kernels, with the sanitizer's runtime loaded before Python.
+
+Called with the path of a compiled module, it reads pickled (seed, function, arguments) and answers each with
+(error or None, the bytes of the arguments that are arrays); a tuple stands for an array.
+"""
+
+import importlib.util
+import os
+import pickle
+import sys
+
+
+def load(path: str):
+    spec = importlib.util.spec_from_file_location("cuda_on_host", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(path: str) -> None:
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what else is printed belongs to the report
+    module = load(path)
+    while True:
+        try:
+            seed, function, arguments = pickle.load(requests)
+        except EOFError:
+            return
+        values = [module.Array(*value) if isinstance(value, tuple) else value for value in arguments]
+        error = None
+        try:
+            module.set_seed(seed)
+            getattr(module, function)(*values)
+        except RuntimeError as raised:
+            error = str(raised)
+        arrays = [value.bytes() for value in values if isinstance(value, module.Array)]
+        pickle.dump((error, arrays), replies)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
