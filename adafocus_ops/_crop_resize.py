@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _crops, _schema, backends
-from ._checks import names, require
+from ._checks import describe, names, require
 from ._crops import FRAME_DTYPES
 from ._reference import crop_resize as reference
 
@@ -88,6 +88,7 @@ def crop_resize(
     Source: Uni-AdaFocus, Sections 3.1 and 4.1.2 (Eqs. 5 to 9, 13).
     """
     _crops.check_arguments(frames, boxes, frame_index, padding)
+    require(isinstance(antialias, bool), lambda: f"antialias must be a bool, got {describe(antialias)}", TypeError)
     out_h, out_w = _crops.check_output_size(output_size)
     if out_dtype is None:
         out_dtype = frames.dtype if frames.is_floating_point() else torch.float32
@@ -96,7 +97,7 @@ def crop_resize(
     call = _crops.Call(
         op="crop_resize",
         backend=backends.choose("crop_resize", frames.device.type, backend),
-        forward=(out_h, out_w, padding, bool(antialias), out_dtype, channels_last),
-        backward=(padding, bool(antialias)),
+        forward=(out_h, out_w, padding, antialias, out_dtype, channels_last),
+        backward=(padding, antialias),
     )
     return _crops.run(call, out_dtype, frames, boxes, frame_index, mean, std)

@@ -86,6 +86,8 @@ class _Crop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
+        if grad.ndim == 2:  # of means, [K, C], which is small; that of crops is read in any strides
+            grad = grad.contiguous()
         inputs = (grad, *ctx.saved_tensors)
         d_frames = _Gradient.apply(*inputs, ctx.call.bwd_frames) if ctx.needs_input_grad[0] else None
         d_boxes = _Gradient.apply(*inputs, ctx.call.bwd_boxes) if ctx.needs_input_grad[1] else None

@@ -88,7 +88,7 @@ def sanitizer(gpu: bool) -> Part:
     """A few small tests of the CUDA kernels, their memory accesses watched."""
     tool = find_sanitizer()
     tests = [*PYTEST, "tests/ops/test_conformance.py", "-k", SANITIZED]
-    checks = [[tool or "", f"--tool={check}", "--error-exitcode=1", *tests] for check in SANITIZER_CHECKS]
+    checks = [[tool or "", "--tool", check, "--error-exitcode", "1", *tests] for check in SANITIZER_CHECKS]
     missing = NO_GPU if not gpu else None if tool else "compute-sanitizer is not installed (CUDA toolkit)"
     # Without torch's own caching, every tensor ends where its memory ends.
     return Part("sanitizer", 20, checks, env={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, missing=missing)

@@ -10,17 +10,13 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
 
-try:
-    import cuda_on_host.backend
-except ImportError:
-    cuda_on_host = None
+import cuda_on_host.backend
 from adafocus_ops import backends
 
 ORACLES = Path(__file__).parent / "oracles"
 # Beside those of the library, the CUDA kernels' source run on the host.
 BACKENDS = (*backends.BACKENDS, "cuda-host")
-if cuda_on_host:
-    cuda_on_host.backend.install()
+cuda_on_host.backend.install()
 
 _ran: collections.Counter = collections.Counter()
 _skipped: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)

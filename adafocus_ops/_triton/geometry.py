@@ -1,10 +1,9 @@
 """Where an output position samples an axis, and with which weights: geometry.h in Triton, once for every kernel.
 
 A sample is what one output reads of an axis: (begin, end, filter), the frame's pixels [begin, end) with
-weights(filter, r) for pixel r. ANTIALIAS picks the kind: the two taps of bilinear interpolation, or a triangle
-filter as wide as the downscaling. Arguments may be scalars or blocks of any shape; floating-point ones are of the
-compute type. Kernels are compiled without floating-point fusion (see launch.py), so that every backend finds the
-same positions.
+weights(filter, r) for pixel r. The variant of a kernel picks the kind: the two taps of bilinear interpolation, or a
+triangle filter as wide as the downscaling. Arguments may be scalars or blocks of any shape; floating-point ones are of
+the compute type. No product is fused with a sum here, so that every backend finds the same positions.
 """
 
 import triton
@@ -29,12 +28,12 @@ def clamp_to(x, low, high):
 
 
 @triton.jit
-def begin_and_step(centre, extent, positions, ANTIALIAS: tl.constexpr):
+def begin_and_step(centre, extent, positions, variant):
     """Output i samples at begin + step * (i + 1/2), in coordinates where pixel r covers [r, r + 1).
 
     Written so that a box of whole pixels and of the output's size has whole positions, without rounding.
     """
-    if ANTIALIAS:
+    if variant.antialias:
         # Larger boxes are all alike; the filter's products must not overflow.
         centre = clamp_to(centre, -(2.0**60), 2.0**60)
         extent = clamp_to(extent, -(2.0**60), 2.0**60)
@@ -42,22 +41,22 @@ def begin_and_step(centre, extent, positions, ANTIALIAS: tl.constexpr):
 
 
 @triton.jit
-def sample(centre, extent, i, positions, size, BORDER: tl.constexpr, ANTIALIAS: tl.constexpr):
+def sample(centre, extent, i, positions, size, variant):
     """The sample of output i of `positions` on an axis of `size` pixels."""
-    begin, step, centre, extent = begin_and_step(centre, extent, positions, ANTIALIAS)
+    begin, step, centre, extent = begin_and_step(centre, extent, positions, variant)
     at = tl.cast(i, centre.dtype) + 0.5
     position = begin + step * at
     offset = divide(at, positions) - 0.5
-    if ANTIALIAS:
-        return _antialiased(centre, extent, step, position, offset, positions, size, BORDER)
+    if variant.antialias:
+        return _antialiased(centre, extent, step, position, offset, positions, size, variant)
     else:
-        return _bilinear(position - 0.5, offset, size, BORDER)
+        return _bilinear(position - 0.5, offset, size, variant)
 
 
 @triton.jit
-def weights(filter, r, ANTIALIAS: tl.constexpr):
+def weights(filter, r, variant):
     """The weight of pixel r, and its derivatives by the box's centre and extent."""
-    if ANTIALIAS:
+    if variant.antialias:
         return _antialiased_weights(filter, r)
     else:
         return _bilinear_weights(filter, r)
@@ -70,13 +69,13 @@ def bilinear_offset(filter):
 
 
 @triton.jit
-def _bilinear(position, offset, size, BORDER: tl.constexpr):
+def _bilinear(position, offset, size, variant):
     # Two pixels outside, padding only is read: clamping changes nothing but keeps the conversion defined.
     position = clamp_to(position, -2.0, tl.cast(size, position.dtype))
     first = tl.minimum(tl.floor(position).to(tl.int32), size)  # a size beyond 2^24 is no float
     u1 = position - first.to(position.dtype)
     second = first + 1
-    if BORDER:
+    if variant.border:
         first = clamp_to(first, 0, size - 1)
         second = clamp_to(second, 0, size - 1)
     return tl.maximum(first, 0), tl.minimum(second + 1, size), (first, second, 1.0 - u1, u1, offset)
@@ -92,7 +91,7 @@ def _bilinear_weights(filter, r):
 
 
 @triton.jit
-def _antialiased(centre, extent, step, position, offset, positions, size, BORDER: tl.constexpr):
+def _antialiased(centre, extent, step, position, offset, positions, size, variant):
     # Pixel numbers are of the compute type: those outside the frame may be beyond any integer.
     sign = tl.where(extent < 0, -1.0, 1.0).to(centre.dtype)
     length = clamp_to(sign * extent, 1.0, float("inf"))
@@ -109,7 +108,7 @@ def _antialiased(centre, extent, step, position, offset, positions, size, BORDER
     total = _sum_of_raw(triangle, ends, first, last)
     scale = tl.where(total[0] > 0, divide(tl.full(total[0].shape, 1.0, total[0].dtype), total[0]), 0.0)
     limit = tl.cast(size, centre.dtype)
-    if BORDER:
+    if variant.border:
         begin, end = clamp_to(first, 0.0, limit - 1.0), clamp_to(last, 0.0, limit - 1.0)
         left = _sum_of_raw(triangle, ends, first, tl.where(last < 0, last, -1.0))
         right = _sum_of_raw(triangle, ends, tl.where(first > limit, first, limit), last)
@@ -191,26 +190,26 @@ def _less_by_cover(triangle, ends, r):
 
 
 @triton.jit
-def touched(centre, extent, positions, size, BORDER: tl.constexpr, ANTIALIAS: tl.constexpr):
-    """The pixels [begin, end) that the outputs read: positions are monotone in the output."""
-    begin, end, _ = sample(centre, extent, 0, positions, size, BORDER, ANTIALIAS)
-    other_begin, other_end, _ = sample(centre, extent, positions - 1, positions, size, BORDER, ANTIALIAS)
+def touched(centre, extent, positions, size, variant):
+    """The pixels [begin, end) that lie between those that the outputs read: positions are monotone in the output."""
+    begin, end, _ = sample(centre, extent, 0, positions, size, variant)
+    other_begin, other_end, _ = sample(centre, extent, positions - 1, positions, size, variant)
     return tl.minimum(begin, other_begin), tl.maximum(end, other_end)
 
 
 @triton.jit
-def readers(r, centre, extent, positions, size, BORDER: tl.constexpr, ANTIALIAS: tl.constexpr):
+def readers(r, centre, extent, positions, size, variant):
     """Outputs [first, last): all that read pixel r, and maybe a neighbour, whose sample tells.
 
     They have their positions in reach of the pixel, which is widened here by more than a position and this formula
     can be rounded. All outputs if there is no such range, as for a box without extent.
     """
-    begin, step, centre, extent = begin_and_step(centre, extent, positions, ANTIALIAS)
+    begin, step, centre, extent = begin_and_step(centre, extent, positions, variant)
     at = r.to(centre.dtype) + 0.5
-    reach = clamp_to(tl.abs(step), 1.0, float("inf")) if ANTIALIAS else 1.0
+    reach = clamp_to(tl.abs(step), 1.0, float("inf")) if variant.antialias else 1.0
     reach += (tl.abs(begin) + tl.cast(size, centre.dtype) + 4.0) * 2.0**-20
     low, high = at - reach, at + reach
-    if BORDER:  # the edges stand for all pixels outside
+    if variant.border:  # the edges stand for all pixels outside
         low = tl.where(r == 0, float("-inf"), low)
         high = tl.where(r == size - 1, float("inf"), high)
     scale = divide(tl.full((), 1.0, begin.dtype), step)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-THREADS = 128
+THREADS = tl.constexpr(128)
 
 # Sizes, which tell nothing of alignment: no kernel is compiled anew because one is 1 or a multiple of 16.
 SIZES = ("num_boxes", "num_frames", "height", "width", "out_h", "out_w", "strip")
@@ -98,7 +98,7 @@ class Variant(NamedTuple):
             others: the other images that the kernel uses.
         """
         channels, vector = images.data.shape[-3], images.vector.value
-        size = THREADS * vector * accesses
+        size = THREADS.value * vector * accesses
         block_c = _power_of_2(channels, 32 * vector) if vector > 1 else 1
         block_x = _power_of_2(columns, min(32, size // block_c))
         block_y = _power_of_2(rows, size // (block_c * block_x))
@@ -132,7 +132,7 @@ def num_frames(frames: Tensor) -> int:
 def launch(kernel: triton.JITFunction, programs: int, device: torch.device, *args) -> None:
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         # Fusing products with sums would move positions; where it may be done, kernels say so.
-        kernel[(programs,)](*args, num_warps=THREADS // 32, enable_fp_fusion=False)
+        kernel[(programs,)](*args, num_warps=THREADS.value // 32, enable_fp_fusion=False)
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -198,6 +198,15 @@ def zero_block(variant, dtype: tl.constexpr):
         return tl.zeros([variant.block_y, variant.block_x, variant.block_c], dtype)
     else:
         return tl.zeros([variant.block_c, variant.block_y, variant.block_x], dtype)
+
+
+@triton.jit
+def zero_pixels(variant, dtype: tl.constexpr):
+    """A block of one channel."""
+    if variant.interleaved:
+        return tl.zeros([variant.block_y, variant.block_x, 1], dtype)
+    else:
+        return tl.zeros([1, variant.block_y, variant.block_x], dtype)
 
 
 @triton.jit

@@ -16,7 +16,7 @@ class Growing {
   explicit Growing(Scratch& scratch) : scratch_(scratch) {}
 
   T* at_least(int64_t count) {
-    if (count > capacity_) {
+    if (!data_ || count > capacity_) {
       capacity_ = 2 * count;
       data_ = scratch_.take<T>(capacity_);
     }

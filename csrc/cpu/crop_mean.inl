@@ -42,7 +42,8 @@ struct MeanWorkspace {
   const int64_t S;          // channels processed together
   int64_t first, channels;  // the chunk is [first, first + channels), channels <= S
   Taps<C> y, x;
-  C* sum[kNumParts];  // [columns read][S] of the rows read, with each part of the weights
+  C* row;             // [columns read][S]
+  C* sum[kNumParts];  // the same, of the rows read, with each part of the weights
   C* pooled;          // [S]
   C* gradient;        // [S] of the means
 
@@ -53,9 +54,10 @@ struct MeanWorkspace {
         S(pixel_stride),
         y(scratch, p.frames.height),
         x(scratch, p.frames.width),
+        row(scratch.take<C>(p.frames.width * S + kLanes)),
         pooled(scratch.take<C>(S + kLanes)),
         gradient(scratch.take<C>(S)) {
-    for (C*& part : sum) part = scratch.take<C>(p.frames.width * S);
+    for (C*& part : sum) part = scratch.take<C>(p.frames.width * S + kLanes);
   }
 
   void start_chunk(int64_t first_channel) {
@@ -152,7 +154,7 @@ void mean_bwd_boxes_range(MeanWorkspace<C>& work, C* d_boxes, int64_t begin, int
       const auto add = [&](C& d, Part y_part, Part x_part) {
         d += dot(work.gradient, pool_columns(work, y_part, x_part), work.channels);
       };
-      sum_rows_of_all_parts(work.y, work.image(k), p.frames.stride_y, work.layout(), work.sum);
+      sum_rows_of_all_parts(work.y, work.image(k), p.frames.stride_y, work.layout(), work.row, work.sum);
       add(d_box[0], kByCentre, kValue);
       add(d_box[1], kValue, kByCentre);
       add(d_box[2], kByExtent, kValue);

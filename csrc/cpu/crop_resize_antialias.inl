@@ -17,7 +17,7 @@ struct AntialiasWorkspace : Workspace<C> {
   Taps<C> rows;                // of one output row
   C* sum[kNumParts];           // [columns][S] of these rows, with each part of the weights
   BandedMatrix<C> transposed;  // [columns][P_w] A_x^T
-  C* row_gradient;             // [columns][S]
+  C *row, *row_gradient;       // [columns][S]
   Growing<C> products;         // [entries of A_x][kLanes] sums over the rows of a patch
 
   AntialiasWorkspace(Scratch& scratch, const CropResize& p, int64_t pixel_stride)
@@ -26,9 +26,10 @@ struct AntialiasWorkspace : Workspace<C> {
         rows(scratch, p.frames.height),
         transposed(scratch, p.frames.width),
         products(scratch) {
-    const int64_t row = p.frames.width * pixel_stride + kLanes;
-    for (C*& part : sum) part = scratch.take<C>(row);
-    row_gradient = scratch.take<C>(row);
+    const int64_t size = p.frames.width * pixel_stride + kLanes;
+    for (C*& part : sum) part = scratch.take<C>(size);
+    row = scratch.take<C>(size);
+    row_gradient = scratch.take<C>(size);
   }
 
   RowLayout<C> layout() const {
@@ -103,7 +104,8 @@ void add_box_gradient(AntialiasWorkspace<C>& work, int64_t k, C* d_box) {
     const auto y = row_sample<AntialiasedSample>(work.p, box, i);
     work.rows.count = 0;
     for (int64_t r = y.begin; r < y.end; ++r) work.rows.add(r, y.weight(r));
-    sum_rows_of_all_parts(work.rows, work.image(k), work.p.frames.stride_y, work.layout(), work.sum);
+    sum_rows_of_all_parts(work.rows, work.image(k), work.p.frames.stride_y, work.layout(), work.row,
+                          work.sum);
     for (int part = 0; part < kNumParts; ++part) work.normalise(Part(part));
     work.load_gradient(k, i, work.ones);
     work.transposed.multiply(work.patch_row, S, work.row_gradient);

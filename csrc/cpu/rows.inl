@@ -19,6 +19,7 @@ namespace {
 constexpr int64_t kLanes = 4;
 // Else they are processed in chunks; the row buffers of a chunk should fit the first-level cache.
 constexpr int64_t kInterleavedChunk = 512, kPlanarChunk = 64;
+
 // Four lanes at any address. Buffers are padded by kLanes, so that a pixel of fewer channels may be
 // read and written as four.
 template <class C>
@@ -121,6 +122,40 @@ void load_rows(const RowPair<C>& rows, const RowLayout<C>& layout, C* __restrict
   });
 }
 
+// ---------------------------------------------------------------------------------------------------
+// Sums of pixels
+
+// to += weight * from
+template <class C>
+AF_HD void add_scaled(const C* __restrict__ from, C weight, int64_t count, C* __restrict__ to) {
+  for (int64_t e = 0; e < count; ++e) to[e] += weight * from[e];
+}
+
+template <class C>
+C dot(const C* __restrict__ a, const C* __restrict__ b, int64_t count) {
+  C sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t e = 0; e < count; ++e) sum += a[e] * b[e];
+  return sum;
+}
+
+// out [S] = sum of pixels of a row buffer, each times its weight. Writes four numbers at least.
+template <class C>
+AF_HD void sum_pixels(const C* __restrict__ row, const C* __restrict__ weight, int64_t count, int64_t S,
+                      C* __restrict__ out) {
+  if (S <= kLanes) {
+    lanes_t<C> sum = {};
+    for (int64_t t = 0; t < count; ++t) sum += load_lanes(row + t * S) * weight[t];
+    store_lanes<C>(out, sum);
+    return;
+  }
+  memset(out, 0, S * sizeof(C));
+  for (int64_t t = 0; t < count; ++t) add_scaled(row + t * S, weight[t], S, out);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Sums of rows
+
 // A weight, or its derivative by the centre or the extent of a box.
 enum Part { kValue, kByCentre, kByExtent, kNumParts };
 
@@ -180,58 +215,23 @@ void sum_rows(const Taps<C>& rows, const void* image, int64_t stride_y, const Ro
   });
 }
 
-// The same with each part of the weights, in one pass over the rows.
+// The same with each part of the weights, in one pass over the rows, each of which is converted into
+// `buffer`.
 template <class C>
 void sum_rows_of_all_parts(const Taps<C>& rows, const void* image, int64_t stride_y,
-                           const RowLayout<C>& layout, C* const out[kNumParts]) {
-  C* __restrict__ value = out[kValue], * __restrict__ by_centre = out[kByCentre];
-  C* __restrict__ by_extent = out[kByExtent];
-  for (int64_t part = 0; part < kNumParts; ++part) memset(out[part], 0, layout.count * layout.S * sizeof(C));
+                           const RowLayout<C>& layout, C* __restrict__ buffer, C* const out[kNumParts]) {
+  const int64_t count = layout.count * layout.S;
+  memset(buffer, 0, count * sizeof(C));
+  for (int part = 0; part < kNumParts; ++part) memset(out[part], 0, count * sizeof(C));
   visit(layout.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     for (int64_t t = 0; t < rows.count; ++t) {
       const T* __restrict__ row = static_cast<const T*>(image) + rows.pixel[t] * stride_y;
-      const C w = rows.weight[kValue][t], w_centre = rows.weight[kByCentre][t],
-              w_extent = rows.weight[kByExtent][t];
-      for_each_element(layout, [&](int64_t i, int64_t at, int64_t) __attribute__((always_inline)) {
-        const C v = load_as<C>(row[at]);
-        value[i] += w * v;
-        by_centre[i] += w_centre * v;
-        by_extent[i] += w_extent * v;
-      });
+      for_each_element(layout, [&](int64_t i, int64_t at, int64_t)
+                                   __attribute__((always_inline)) { buffer[i] = load_as<C>(row[at]); });
+      for (int part = 0; part < kNumParts; ++part) add_scaled(buffer, rows.weight[part][t], count, out[part]);
     }
   });
-}
-
-// ---------------------------------------------------------------------------------------------------
-// Sums of pixels
-
-// to += weight * from
-template <class C>
-AF_HD void add_scaled(const C* __restrict__ from, C weight, int64_t count, C* __restrict__ to) {
-  for (int64_t e = 0; e < count; ++e) to[e] += weight * from[e];
-}
-
-template <class C>
-C dot(const C* __restrict__ a, const C* __restrict__ b, int64_t count) {
-  C sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t e = 0; e < count; ++e) sum += a[e] * b[e];
-  return sum;
-}
-
-// out [S] = sum of pixels of a row buffer, each times its weight. Writes four numbers at least.
-template <class C>
-AF_HD void sum_pixels(const C* __restrict__ row, const C* __restrict__ weight, int64_t count, int64_t S,
-                      C* __restrict__ out) {
-  if (S <= kLanes) {
-    lanes_t<C> sum = {};
-    for (int64_t t = 0; t < count; ++t) sum += load_lanes(row + t * S) * weight[t];
-    store_lanes<C>(out, sum);
-    return;
-  }
-  memset(out, 0, S * sizeof(C));
-  for (int64_t t = 0; t < count; ++t) add_scaled(row + t * S, weight[t], S, out);
 }
 
 // ---------------------------------------------------------------------------------------------------

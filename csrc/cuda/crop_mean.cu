@@ -108,7 +108,9 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_fwd_kernel(const CropMean mea
       for (uint32_t n = slice; n < weights.pixels(); n += slices) {
         const int64_t r = weights.y.range().begin + n / weights.width();
         const int64_t s = weights.x.range().begin + n % weights.width();
-        const C w = weights.y(r).value * weights.x(s).value;
+        const Dual<C> w_y = weights.y(r), w_x = weights.x(s);
+        if (!is_read(w_y) || !is_read(w_x)) continue;
+        const C w = w_y.value * w_x.value;
         const Group<C> value =
             load_group<C>(image + r * p.frames.stride_y + s * p.frames.stride_x, p.frames.stride_c, channels);
         inside += w;
@@ -154,6 +156,8 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_bwd_boxes_kernel(const CropMe
       const int channels = int(min_of<int64_t>(kGroup, p.frames.channels - first));
       const int64_t r = weights.y.range().begin + pixel / weights.width();
       const int64_t s = weights.x.range().begin + pixel % weights.width();
+      const Dual<C> w_y = weights.y(r), w_x = weights.x(s);
+      if (!is_read(w_y) || !is_read(w_x)) continue;
       Group<C> value{};
       visit(p.frames.dtype, [&](auto tag) {
         using T = typename decltype(tag)::type;
@@ -168,7 +172,6 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_bwd_boxes_kernel(const CropMe
         by_pixel += load_mean<C>(means, k, first + c) *
                     (scale_of<C>(p, first + c) * value[c] + shift_of<C>(p, first + c));
       }
-      const Dual<C> w_y = weights.y(r), w_x = weights.x(s);
       sums[0] += w_y.by_centre * w_x.value * by_pixel;
       sums[1] += w_y.value * w_x.by_centre * by_pixel;
       sums[2] += w_y.by_extent * w_x.value * by_pixel;

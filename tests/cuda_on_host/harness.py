@@ -21,9 +21,10 @@ from . import build
 
 TIMEOUT = 600  # seconds for one call
 OPTIONS = {
-    "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1",
+    "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:print_legend=0:malloc_context_size=2",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
+LINE = 180  # what is kept of a report's lines, which have the names of templates in full
 
 
 class KernelError(RuntimeError):
@@ -31,7 +32,7 @@ class KernelError(RuntimeError):
 
 
 def first_seed() -> int:
-    """Calls are numbered from here: the order of threads and blocks differs from call to call."""
+    """The seed of a harness's first call; each further one counts on from it. Errors give the seed of their call."""
     return int(os.environ.get("ADAFOCUS_CUDA_HOST_SEED", "0"))
 
 
@@ -86,7 +87,7 @@ class Harness:
         except EOFError:
             worker.wait()
             self._report.seek(0)
-            report = self._report.read()
+            report = "\n".join(line[:LINE] for line in self._report.read().splitlines())
             self.close()
             return f"the process ended with {worker.returncode}\n{report}", []
 

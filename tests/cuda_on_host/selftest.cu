@@ -127,7 +127,7 @@ AF_KERNEL copies(const uint32_t* in, uint32_t* out, int choice) {
 
 // Choice: 0 reads past the input, 1 writes before the output, 2 reads past the dynamic and 3 past the static
 // shared memory, 4 loads 16 bytes from a misaligned address, 5 shifts by too much, 6 converts NaN to a
-// number.
+// number, 7 writes into the input.
 AF_KERNEL stray(const uint32_t* in, uint32_t* out, int choice) {
   AF_SHARED(uint32_t, array, 32);
   const uint32_t* const shared = choice == 2 ? words() : array;
@@ -151,6 +151,9 @@ AF_KERNEL stray(const uint32_t* in, uint32_t* out, int choice) {
       break;
     case 6:
       out[0] = int(float_of(kAll));
+      break;
+    case 7:
+      const_cast<uint32_t*>(in)[0] = 7;
       break;
   }
 }

@@ -240,7 +240,8 @@ AF_HD Range readers_of(int64_t r, C centre, C extent, int64_t positions, int64_t
   return mirrored ? Range{positions - end, positions - begin} : Range{begin, end};
 }
 
-// How much of pixel r the mean over all outputs reads, bilinearly.
+// How much of pixel r the mean over all outputs reads, bilinearly. Without any output that reads it the
+// weight and its derivative by the centre are zero; with one they are not both (see is_read).
 template <class C>
 AF_HD Dual<C> mean_weight(int64_t r, C centre, C extent, int64_t positions, int64_t size, bool border) {
   const Range readers = readers_of<BilinearSample>(r, centre, extent, positions, size, border);
@@ -252,7 +253,12 @@ AF_HD Dual<C> mean_weight(int64_t r, C centre, C extent, int64_t positions, int6
   return {sum.value * share, sum.by_centre * share, sum.by_extent * share};
 }
 
-// The pixels [begin, end) of an axis that any output reads.
+template <class C>
+AF_HD bool is_read(const Dual<C>& mean_weight) {
+  return mean_weight.value != C(0) || mean_weight.by_centre != C(0);
+}
+
+// Pixels [begin, end) of an axis: those that outputs read, and those between.
 template <template <class> class Sample, class C>
 AF_HD Range pixels_of(C centre, C extent, int64_t positions, int64_t size, bool border) {
   const Sample<C> first(centre, extent, 0, positions, size, border);

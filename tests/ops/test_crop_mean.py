@@ -1,0 +1,96 @@
+"""crop_mean: the mean of each crop, without the crops."""
+
+import pytest
+import torch
+from op_specs import FLOATS, IMAGENET, random_images, smooth_boxes
+
+import adafocus_ops
+from adafocus_ops import crop_mean, crop_resize
+from conftest import device_of, require_backend
+
+
+@pytest.fixture(autouse=True)
+def usable(request, backend):
+    require_backend(request, "crop_mean", backend, device_of(backend))
+
+
+@pytest.fixture
+def device(backend) -> str:
+    return device_of(backend)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("size", "out"), [(7, 3), (7, 4), (5, 3), (40, 16)])
+def test_equals_the_mean_of_the_crops(size, out, dtype, padding, backend, device):
+    frames = random_images((2, 3, size, size), dtype, "channels_last").to(device)
+    boxes = smooth_boxes(5, (out, out), (size, size), seed=out).to(device)
+    kwargs = {"frame_index": torch.tensor([1, 0, 1, 1, 0], device=device), "padding": padding, **IMAGENET}
+    got = crop_mean(frames, boxes, out, backend=backend, **kwargs)
+    expected = crop_resize(frames, boxes, out, backend="reference", out_dtype=torch.float64, **kwargs).mean((-2, -1))
+    assert got.dtype == (dtype if dtype.is_floating_point else torch.float32)
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=40 * torch.finfo(got.dtype).eps)
+
+
+def test_a_box_on_the_feature_map_of_the_published_model(backend, device):
+    """Eqs. 13 and 14 of the paper: boxes of a policy on a 7 x 7 map, and a gradient to the boxes alone."""
+    maps = random_images((4, 1280, 7, 7), torch.float32, "channels_last").to(device)
+    action = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    boxes = adafocus_ops.boxes.from_action(action, (7, 7), 3.0, 7.0)
+    pooled = crop_mean(maps, boxes, 3, backend=backend)
+    expected = crop_resize(maps, boxes, 3, backend="reference").mean((-2, -1))
+    torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-6)
+    (got,) = torch.autograd.grad(pooled.square().sum(), action, retain_graph=True)
+    torch.testing.assert_close(got, torch.autograd.grad(expected.square().sum(), action)[0], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_hostile_boxes_are_defined(dtype, backend, device):
+    nan, inf = float("nan"), float("inf")
+    boxes = [[nan, 4, 4, 4], [4, inf, 4, 4], [4, 4, 4, 4], [4, 4, 4, 4], [1e30, 4, 4, 4], [4, 4, 3e38, -3e38]]
+    boxes += [[4, 4, 0, 0], [4, 4, -6, 1e-45], [-50, 4, 3, 3]]
+    index = torch.tensor([0, 0, -1, 2**40, 0, 0, 0, 0, 0], device=device)
+    frames = random_images((1, 3, 9, 11), dtype, "contiguous").to(device)
+    for padding in ("zeros", "border"):
+        leaf, image = torch.tensor(boxes, device=device).requires_grad_(), frames.clone().requires_grad_()
+        out = crop_mean(image, leaf, (3, 2), frame_index=index, padding=padding, backend=backend)
+        assert out[:4].isnan().all()
+        assert out[4:].isfinite().all()
+        d_frames, d_boxes = torch.autograd.grad(out, [image, leaf], torch.ones_like(out))
+        assert d_frames.isfinite().all()
+        assert d_boxes.isfinite().all()
+        assert not d_boxes[:4].any()
+
+
+def test_values_that_no_output_reads_do_not_matter(backend, device):
+    frames = torch.full((1, 2, 30, 30), float("nan"), device=device)
+    boxes = torch.tensor([[15.0, 15.0, 20.0, 20.0]], device=device)
+    for centre in (10, 20):  # 2 x 2 samples, between four pixels each
+        frames[..., centre - 1 : centre + 1, 9:11] = frames[..., centre - 1 : centre + 1, 19:21] = 2
+    out = crop_mean(frames, boxes, 2, backend=backend)
+    torch.testing.assert_close(out, torch.full_like(out, 2))
+
+
+def test_no_boxes_and_no_frames(backend, device):
+    none = torch.zeros(0, 4, device=device)
+    assert crop_mean(torch.zeros(0, 3, 8, 8, device=device), none, 2, backend=backend).shape == (0, 3)
+    index = torch.zeros(2, dtype=torch.int64, device=device)
+    empty = crop_mean(
+        torch.zeros(0, 3, 8, 8, device=device), torch.ones(2, 4, device=device), 2, frame_index=index, backend=backend
+    )
+    assert empty.isnan().all()
+    image = torch.zeros(2, 3, 8, 8, device=device, requires_grad=True)
+    out = crop_mean(image, none, 2, frame_index=index[:0], backend=backend)
+    (gradient,) = torch.autograd.grad(out.sum(), image)
+    assert not gradient.any()
+
+
+def test_frames_wider_than_the_tables_of_weights(backend, device):
+    """A kernel may keep the weights of an axis at hand up to some length; beyond it nothing may change."""
+    frames = random_images((1, 3, 3, 3000), torch.float32, "contiguous").to(device)
+    boxes = torch.tensor([[1.4, 1499.7, 2.1, 2987.3]], device=device, requires_grad=True)
+    got = crop_mean(frames, boxes, (2, 4000), backend=backend)
+    expected = crop_mean(frames, boxes, (2, 4000), backend="reference")
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    gradients = [torch.autograd.grad(out.sum(), boxes)[0] for out in (got, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3)
