@@ -168,7 +168,9 @@ def _add_derivatives(by, g, of_shift, frames, frame, c, y, x, a, b, variant):
     """Adds pixel (a, b), times the gradient of its output, to what the weights' derivatives by (cy, cx) are multiplied
     with, and those by (h, w) if `by` has these."""
     value, there, w_y, w_x = _pixels(frames, frame, c, y, x, a, b, g.dtype, variant)
-    value = tl.where(there, _over_channels(g * value, variant) + of_shift, 0.0)
+    value = _over_channels(g * value, variant)
+    if of_shift is not None:
+        value = tl.where(there, value + of_shift, 0.0)
     by_cy = tl.fma(value, _product(w_y[1], w_x[0], variant), by[0])
     by_cx = tl.fma(value, _product(w_y[0], w_x[1], variant), by[1])
     if len(by) == 2:
@@ -197,10 +199,11 @@ def _bwd_boxes(d_boxes, grad, frames, boxes, frame_index, affine, num_frames, he
                 i = row + tl.arange(0, variant.block_y)
                 y = _samples(cy, h, i, out_h, height, valid, variant)
                 g = load(grad, patch, c, i, j, i < out_h, j < out_w, cy.dtype, variant)
-                of_shift = zero
                 if affine is not None:
                     of_shift = _over_channels(g * shift, variant)
                     g *= scale
+                else:
+                    of_shift = None
                 if variant.antialias:
                     for a in range(_most(y)):
                         for b in range(_most(x)):

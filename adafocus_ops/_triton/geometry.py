@@ -96,7 +96,8 @@ def _antialiased(centre, extent, step, position, offset, positions, size, varian
     sign = tl.where(extent < 0, -1.0, 1.0).to(centre.dtype)
     length = clamp_to(sign * extent, 1.0, float("inf"))
     reach = clamp_to(sign * step, 1.0, float("inf"))
-    reach_by_extent = tl.where(sign * step > 1, divide(sign, positions), 0.0)
+    slope = divide(tl.full((), 1.0, reach.dtype), reach)
+    slope_by_extent = tl.where(sign * step > 1, -slope * slope * divide(sign, positions), 0.0)
     low, high = centre - length * 0.5, centre + length * 0.5
     high_by_extent = tl.where(sign * extent > 1, sign * 0.5, 0.0)
     before, after = tl.floor(low) - 1.0, tl.ceil(high)  # the nearest pixels without weight
@@ -104,7 +105,7 @@ def _antialiased(centre, extent, step, position, offset, positions, size, varian
     first = tl.where(first > before, first, before) + 1.0
     last = tl.ceil(position + reach - 0.5)
     last = tl.where(last < after, last, after) - 1.0
-    triangle, ends = (position, offset, reach, reach_by_extent), (low, high, high_by_extent)
+    triangle, ends = (position, offset, slope, slope_by_extent), (low, high, high_by_extent)
     total = _sum_of_raw(triangle, ends, first, last)
     scale = tl.where(total[0] > 0, divide(tl.full(total[0].shape, 1.0, total[0].dtype), total[0]), 0.0)
     limit = tl.cast(size, centre.dtype)
@@ -140,12 +141,11 @@ def _plus(a, there, b):
 @triton.jit
 def _triangle(triangle, r):
     """1 - |r + 1/2 - q| / s of pixel r."""
-    position, offset, reach, reach_by_extent = triangle
+    position, offset, slope, slope_by_extent = triangle
     distance = r + 0.5 - position
     away = tl.abs(distance)
-    by_position = divide(tl.where(distance < 0, -1.0, 1.0).to(reach.dtype), reach)
-    by_reach = divide(away, reach * reach)
-    return 1.0 - divide(away, reach), by_position, by_position * offset + by_reach * reach_by_extent
+    by_position = tl.where(distance < 0, -slope, slope)
+    return 1.0 - away * slope, by_position, by_position * offset - away * slope_by_extent
 
 
 @triton.jit
@@ -166,19 +166,18 @@ def _raw(triangle, ends, r):
 def _sum_of_raw(triangle, ends, first, last):
     """The sum of raw over pixels first..last, which all have weight: two arithmetic series for the triangle's sides;
     what the ends of the box cut off their two pixels is put right after."""
-    position, offset, reach, reach_by_extent = triangle
+    position, offset, slope, slope_by_extent = triangle
     low, high, _ = ends
     peak = clamp_to(tl.floor(position - 0.5), first - 1.0, last)  # the last pixel of the rising side
     rising, falling = peak - first + 1.0, last - peak
     away = rising * (position - 0.5 - (first + peak) * 0.5) + falling * ((peak + 1.0 + last) * 0.5 + 0.5 - position)
-    by_position, by_reach = divide(falling - rising, reach), divide(away, reach * reach)
-    by_extent = by_position * offset + by_reach * reach_by_extent
-    total = (rising + falling - divide(away, reach), by_position, by_extent)
+    by_position = (falling - rising) * slope
+    total = (rising + falling - away * slope, by_position, by_position * offset - away * slope_by_extent)
     low_pixel, high_pixel = tl.floor(low), tl.ceil(high) - 1.0
     high_pixel = tl.where(high_pixel > low_pixel, high_pixel, float("inf"))  # the same pixel counts once
     total = _plus(total, (low_pixel >= first) & (low_pixel <= last), _less_by_cover(triangle, ends, low_pixel))
     total = _plus(total, (high_pixel >= first) & (high_pixel <= last), _less_by_cover(triangle, ends, high_pixel))
-    zero = (reach * 0.0, reach * 0.0, reach * 0.0)
+    zero = (slope * 0.0, slope * 0.0, slope * 0.0)
     return _plus(zero, first <= last, total)
 
 
