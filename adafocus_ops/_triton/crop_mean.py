@@ -1,7 +1,7 @@
-"""crop_mean in Triton: the functions of _reference/crop_mean.py, which are those of crop_resize's mean.
+"""crop_mean in Triton: the functions of _reference/crop_mean.py.
 
-A crop is A_y v A_x^T; its mean is w_y v w_x^T with the means of their columns, w_y [H] and w_x [W]. A program makes
-the blocks of both that it needs: of the rows and columns that its box touches, or of its tile of a frame.
+A crop is A_y v A_x^T; its mean is w_y v w_x^T with the means of their rows, w_y [H] and w_x [W]. A program makes the
+blocks of both that it needs: of the rows and columns that its box touches, or of its tile of a frame.
 """
 
 import torch
@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .geometry import readers, sample, touched, weights
+from .geometry import divide, readers, sample, touched, touches, weights
 from .images import (
     SIZES,
     Images,
@@ -18,25 +18,31 @@ from .images import (
     along_columns,
     along_rows,
     box_and_frame,
+    convert,
     empty_images,
     image,
     launch,
     load,
     load_affine,
     load_box,
+    locate,
     next_box,
     num_frames,
     store,
     zero_block,
+    zero_pixels,
 )
+
+# Whole feature maps of some channels, or large tiles of frames: the weights of a block are made once for its channels.
+BLOCK = {"accesses": 4, "to_pixel": 8}
 
 
 @triton.jit
 def _mean_weights(r, centre, extent, positions, size, variant):
-    """The mean over all outputs of the weight of pixels r, with its derivatives, and which pixels are read at all."""
+    """The mean over all outputs of the weight of pixels r, its derivatives, and which pixels are read at all."""
     first, last = readers(r, centre, extent, positions, size, variant)
     value = (r * 0).to(centre.dtype)
-    by_centre, by_extent, read = value, value, r < 0
+    by_centre, by_extent, times = value, value, r * 0
     for a in range(tl.max(last - first)):
         begin, end, filter = sample(centre, extent, first + a, positions, size, variant)
         weight = weights(filter, r, variant)
@@ -44,6 +50,203 @@ def _mean_weights(r, centre, extent, positions, size, variant):
         value += tl.where(there, weight[0], 0.0)
         by_centre += tl.where(there, weight[1], 0.0)
         by_extent += tl.where(there, weight[2], 0.0)
-        read = read | there
-    share = 1.0 / tl.cast(positions, centre.dtype)
-    return (value * share, by_centre * share, by_extent * share), read & (r < size)
+        times += tl.where(there, 1, 0)
+    mean = (divide(value, positions), divide(by_centre, positions), divide(by_extent, positions))
+    return mean, (times > 0) & (r < size)
+
+
+@triton.jit
+def _product(y, x, variant):
+    return along_rows(y, variant) * along_columns(x, variant)
+
+
+@triton.jit
+def _over_pixels(block, variant):
+    """The sum of a block over its rows and columns."""
+    if variant.interleaved:
+        return tl.sum(tl.sum(block, 1), 0)
+    else:
+        return tl.sum(tl.sum(block, 2), 1)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _fwd(means, frames, boxes, frame_index, affine, num_frames, height, width, out_h, out_w, variant):
+    k, c, _, _ = locate(tl.program_id(0), 1, 1, 1, variant)
+    (cy, cx, h, w), frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    top, bottom = touched(cy, h, out_h, height, variant)
+    left, right = touched(cx, w, out_w, width, variant)
+    total, inside = zero_block(variant, cy.dtype), zero_pixels(variant, cy.dtype)
+    for row in range(top, tl.where(valid, bottom, top), variant.block_y):
+        r = row + tl.arange(0, variant.block_y)
+        w_y, in_y = _mean_weights(r, cy, h, out_h, height, variant)
+        for column in range(left, right, variant.block_x):
+            s = column + tl.arange(0, variant.block_x)
+            w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
+            weight = _product(w_y[0], w_x[0], variant)
+            total = tl.fma(load(frames, frame, c, r, s, in_y, in_x, cy.dtype, variant), weight, total)
+            inside += tl.where(along_rows(in_y, variant) & along_columns(in_x, variant), weight, 0.0)
+    mean = _over_pixels(total, variant)
+    if affine is not None:
+        scale, shift = load_affine(affine, c, variant)
+        mean = tl.fma(mean, scale, tl.sum(inside) * shift)
+    mean += tl.where(valid, 0.0, float("nan"))
+    out = means + k.to(tl.int64) * variant.channels + c
+    tl.store(out, convert(mean, means.dtype.element_ty), c < variant.channels)
+
+
+def fwd(
+    frames: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    affine: Tensor | None,
+    out_h: int,
+    out_w: int,
+    padding: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    channels, height, width = frames.shape[-3:]
+    means = torch.empty((boxes.shape[0], channels), dtype=out_dtype, device=frames.device)
+    if means.numel() == 0:
+        return means
+    source = Images.of(frames)
+    variant = Variant.of(source, height, width, padding, False, **BLOCK)
+    sizes = (num_frames(frames), height, width, out_h, out_w)
+    arguments = (means, source, boxes, frame_index, affine, *sizes, variant)
+    launch(_fwd, means.shape[0] * variant.blocks(1, 1), frames.device, *arguments)
+    return means
+
+
+@triton.jit(do_not_specialize=(*SIZES, "stride_k", "stride_c"))
+def _bwd_boxes(
+    d_boxes,
+    grad,
+    stride_k,
+    stride_c,
+    frames,
+    boxes,
+    frame_index,
+    affine,
+    num_frames,
+    height,
+    width,
+    out_h,
+    out_w,
+    variant,
+):
+    k = tl.program_id(0)
+    (cy, cx, h, w), frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    grad += k.to(tl.int64) * stride_k
+    top, bottom = touched(cy, h, out_h, height, variant)
+    left, right = touched(cx, w, out_w, width, variant)
+    by_cy = zero_pixels(variant, cy.dtype)
+    by_cx, by_h, by_w = by_cy, by_cy, by_cy
+    for row in range(top, tl.where(valid, bottom, top), variant.block_y):
+        r = row + tl.arange(0, variant.block_y)
+        w_y, in_y = _mean_weights(r, cy, h, out_h, height, variant)
+        for column in range(left, right, variant.block_x):
+            s = column + tl.arange(0, variant.block_x)
+            w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
+            there = along_rows(in_y, variant) & along_columns(in_x, variant)
+            product = zero_block(variant, cy.dtype)
+            for channel in range(0, variant.channels, variant.block_c):
+                c = channel + tl.arange(0, variant.block_c)
+                value = load(frames, frame, c, r, s, in_y, in_x, cy.dtype, variant)
+                if affine is not None:
+                    scale, shift = load_affine(affine, c, variant)
+                    value = tl.fma(value, along_channels(scale, variant), along_channels(shift, variant))
+                    value = tl.where(there, value, 0.0)
+                g = tl.load(grad + c * stride_c, c < variant.channels, other=0).to(cy.dtype)
+                product = tl.fma(value, along_channels(g, variant), product)
+            product = tl.sum(product, 2 if variant.interleaved else 0, keep_dims=True)
+            by_cy += product * _product(w_y[1], w_x[0], variant)
+            by_cx += product * _product(w_y[0], w_x[1], variant)
+            by_h += product * _product(w_y[2], w_x[0], variant)
+            by_w += product * _product(w_y[0], w_x[2], variant)
+    d_box = d_boxes + 4 * k.to(tl.int64)
+    tl.store(d_box, tl.where(valid, tl.sum(by_cy), 0.0))
+    tl.store(d_box + 1, tl.where(valid, tl.sum(by_cx), 0.0))
+    tl.store(d_box + 2, tl.where(valid, tl.sum(by_h), 0.0))
+    tl.store(d_box + 3, tl.where(valid, tl.sum(by_w), 0.0))
+
+
+def bwd_boxes(
+    grad: Tensor,
+    frames: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    affine: Tensor | None,
+    out_h: int,
+    out_w: int,
+    padding: str,
+) -> Tensor:
+    d_boxes = torch.empty_like(boxes)
+    if boxes.shape[0] == 0:
+        return d_boxes
+    height, width = frames.shape[-2:]
+    source = Images.of(frames)
+    variant = Variant.of(source, height, width, padding, False, **BLOCK)
+    sizes = (num_frames(frames), height, width, out_h, out_w)
+    arguments = (d_boxes, grad, *grad.stride(), source, boxes, frame_index, affine, *sizes, variant)
+    launch(_bwd_boxes, boxes.shape[0], frames.device, *arguments)
+    return d_boxes
+
+
+@triton.jit(do_not_specialize=(*SIZES, "stride_k", "stride_c"))
+def _bwd_frames(
+    d_frames,
+    grad,
+    stride_k,
+    stride_c,
+    boxes,
+    frame_index,
+    affine,
+    num_boxes,
+    height,
+    width,
+    out_h,
+    out_w,
+    variant,
+):
+    n, c, row, column = locate(tl.program_id(0), height, width, variant.block_y, variant)
+    r, s = row + tl.arange(0, variant.block_y), column + tl.arange(0, variant.block_x)
+    total = zero_block(variant, boxes.dtype.element_ty)
+    k = next_box(frame_index, n, n * 0, num_boxes)
+    while k < num_boxes:
+        box, finite = load_box(boxes, k)
+        if finite & touches(box, out_h, out_w, height, width, row, column, variant):
+            cy, cx, h, w = box
+            w_y, in_y = _mean_weights(r, cy, h, out_h, height, variant)
+            w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
+            g = tl.load(grad + k.to(tl.int64) * stride_k + c * stride_c, c < variant.channels, other=0)
+            share = along_channels(g.to(total.dtype), variant) * _product(w_y[0], w_x[0], variant)
+            total += tl.where(along_rows(in_y, variant) & along_columns(in_x, variant), share, 0.0)
+        k = next_box(frame_index, n, k + 1, num_boxes)
+    if affine is not None:
+        scale, _ = load_affine(affine, c, variant)
+        total *= along_channels(scale, variant)
+    store(d_frames, image(d_frames, n.to(tl.int64)), c, r, s, r < height, s < width, total, variant)
+
+
+def bwd_frames(
+    grad: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    affine: Tensor | None,
+    num_frames: int,
+    height: int,
+    width: int,
+    out_h: int,
+    out_w: int,
+    padding: str,
+    frames_dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    d_frames = empty_images(grad, (num_frames, grad.shape[1], height, width), frames_dtype, channels_last)
+    if d_frames.numel() == 0:
+        return d_frames
+    target = Images.of(d_frames)
+    variant = Variant.of(target, height, width, padding, False, **BLOCK)
+    sizes = (boxes.shape[0], height, width, out_h, out_w)
+    arguments = (target, grad, *grad.stride(), boxes, frame_index, affine, *sizes, variant)
+    launch(_bwd_frames, num_frames * variant.blocks(height, width), grad.device, *arguments)
+    return d_frames

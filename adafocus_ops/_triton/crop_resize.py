@@ -10,12 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .geometry import bilinear_offset, readers, sample, touched, weights
+from .geometry import bilinear_offset, readers, sample, touches, weights
 from .images import (
     SIZES,
     THREADS,
     Images,
     Variant,
+    along_channels,
     along_columns,
     along_rows,
     box_and_frame,
@@ -25,6 +26,7 @@ from .images import (
     load,
     load_affine,
     load_box,
+    locate,
     next_box,
     num_frames,
     store,
@@ -93,21 +95,15 @@ def _add(total, inside, frames, frame, c, y, x, a, b, variant):
 
 @triton.jit(do_not_specialize=SIZES)
 def _fwd(out, frames, boxes, frame_index, affine, num_frames, height, width, out_h, out_w, strip, variant):
-    c_tiles, x_tiles = tl.cdiv(variant.channels, variant.block_c), tl.cdiv(out_w, variant.block_x)
-    y_tiles = tl.cdiv(out_h, strip)
-    tile = tl.program_id(0)
-    c = tile % c_tiles * variant.block_c + tl.arange(0, variant.block_c)
-    j = tile // c_tiles % x_tiles * variant.block_x + tl.arange(0, variant.block_x)
-    row = tile // (c_tiles * x_tiles) % y_tiles * strip
-    k = tile // (c_tiles * x_tiles * y_tiles)
-
+    k, c, first_row, column = locate(tl.program_id(0), out_h, out_w, strip, variant)
     (cy, cx, h, w), frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
     patch = image(out, k.to(tl.int64))
     if affine is not None:
         scale, shift = load_affine(affine, c, variant)
+    j = column + tl.arange(0, variant.block_x)
     x = _samples(cx, w, j, out_w, width, valid, variant)
-    for first in range(row, tl.minimum(row + strip, out_h), variant.block_y):
-        i = first + tl.arange(0, variant.block_y)
+    for row in range(first_row, tl.minimum(first_row + strip, out_h), variant.block_y):
+        i = row + tl.arange(0, variant.block_y)
         y = _samples(cy, h, i, out_h, height, valid, variant)
         total, inside = zero_block(variant, cy.dtype), zero_pixels(variant, cy.dtype)
         if variant.antialias:
@@ -119,7 +115,7 @@ def _fwd(out, frames, boxes, frame_index, affine, num_frames, height, width, out
                 for b in tl.static_range(2):
                     total, inside = _add(total, inside, frames, frame, c, y, x, a, b, variant)
         if affine is not None:  # pixels outside are zero after it: it counts for those in the frame
-            total = tl.fma(total, scale, inside * shift)
+            total = tl.fma(total, along_channels(scale, variant), inside * along_channels(shift, variant))
         value = total + tl.where(valid, 0.0, float("nan"))
         store(out, patch, c, i, j, i < out_h, j < out_w, value, variant)
 
@@ -200,8 +196,8 @@ def _bwd_boxes(d_boxes, grad, frames, boxes, frame_index, affine, num_frames, he
                 y = _samples(cy, h, i, out_h, height, valid, variant)
                 g = load(grad, patch, c, i, j, i < out_h, j < out_w, cy.dtype, variant)
                 if affine is not None:
-                    of_shift = _over_channels(g * shift, variant)
-                    g *= scale
+                    of_shift = _over_channels(g * along_channels(shift, variant), variant)
+                    g *= along_channels(scale, variant)
                 else:
                     of_shift = None
                 if variant.antialias:
@@ -260,23 +256,14 @@ def _weight_in(i, r, centre, extent, positions, size, variant):
 
 @triton.jit(do_not_specialize=SIZES)
 def _bwd_frames(d_frames, grad, boxes, frame_index, affine, num_boxes, height, width, out_h, out_w, variant):
-    c_tiles, x_tiles = tl.cdiv(variant.channels, variant.block_c), tl.cdiv(width, variant.block_x)
-    y_tiles = tl.cdiv(height, variant.block_y)
-    tile = tl.program_id(0)
-    c = tile % c_tiles * variant.block_c + tl.arange(0, variant.block_c)
-    column = tile // c_tiles % x_tiles * variant.block_x
-    row = tile // (c_tiles * x_tiles) % y_tiles * variant.block_y
-    n = tile // (c_tiles * x_tiles * y_tiles)
-
+    n, c, row, column = locate(tl.program_id(0), height, width, variant.block_y, variant)
     r, s = row + tl.arange(0, variant.block_y), column + tl.arange(0, variant.block_x)
     total = zero_block(variant, boxes.dtype.element_ty)
     k = next_box(frame_index, n, n * 0, num_boxes)
     while k < num_boxes:
-        (cy, cx, h, w), finite = load_box(boxes, k)
-        top, bottom = touched(cy, h, out_h, height, variant)
-        left, right = touched(cx, w, out_w, width, variant)
-        near = (top < row + variant.block_y) & (bottom > row) & (left < column + variant.block_x) & (right > column)
-        if finite & near:
+        box, finite = load_box(boxes, k)
+        if finite & touches(box, out_h, out_w, height, width, row, column, variant):
+            cy, cx, h, w = box
             patch = image(grad, k.to(tl.int64))
             i_first, i_last = readers(r, cy, h, out_h, height, variant)
             j_first, j_last = readers(s, cx, w, out_w, width, variant)
@@ -291,7 +278,7 @@ def _bwd_frames(d_frames, grad, boxes, frame_index, affine, num_boxes, height, w
         k = next_box(frame_index, n, k + 1, num_boxes)
     if affine is not None:
         scale, _ = load_affine(affine, c, variant)
-        total *= scale
+        total *= along_channels(scale, variant)
     store(d_frames, image(d_frames, n.to(tl.int64)), c, r, s, r < height, s < width, total, variant)
 
 

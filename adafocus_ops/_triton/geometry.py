@@ -190,10 +190,20 @@ def _less_by_cover(triangle, ends, r):
 
 @triton.jit
 def touched(centre, extent, positions, size, variant):
-    """The pixels [begin, end) that lie between those that the outputs read: positions are monotone in the output."""
+    """Pixels [begin, end) from the first to the last that is read: positions are monotone in the output."""
     begin, end, _ = sample(centre, extent, 0, positions, size, variant)
     other_begin, other_end, _ = sample(centre, extent, positions - 1, positions, size, variant)
     return tl.minimum(begin, other_begin), tl.maximum(end, other_end)
+
+
+@triton.jit
+def touches(box, out_h, out_w, height, width, row, column, variant):
+    """Whether a box reads anything of the block of a frame that starts there."""
+    cy, cx, h, w = box
+    top, bottom = touched(cy, h, out_h, height, variant)
+    left, right = touched(cx, w, out_w, width, variant)
+    in_rows = (top < row + variant.block_y) & (bottom > row)
+    return in_rows & (left < column + variant.block_x) & (right > column)
 
 
 @triton.jit

@@ -88,10 +88,17 @@ class Variant(NamedTuple):
 
     @staticmethod
     def of(
-        images: Images, rows: int, columns: int, padding: str, antialias: bool, *others: Images, accesses: int = 1
+        images: Images,
+        rows: int,
+        columns: int,
+        padding: str,
+        antialias: bool,
+        *others: Images,
+        accesses: int = 1,
+        to_pixel: int = 32,
     ) -> "Variant":
-        """Blocks of so many accesses to `images` for each thread: of whole pixels where channels are accessed together,
-        else of all of few channels; and of no more columns than waste little at the end of a row.
+        """A block of so many accesses to `images` for each thread: where channels are accessed together, of up to
+        `to_pixel` accesses to a pixel, else of all of few channels; and of no more columns than waste little at the end of a row.
 
         Args:
             rows, columns: what is divided into blocks.
@@ -99,7 +106,7 @@ class Variant(NamedTuple):
         """
         channels, vector = images.data.shape[-3], images.vector.value
         size = THREADS.value * vector * accesses
-        block_c = _power_of_2(channels, 32 * vector) if vector > 1 else 1
+        block_c = _power_of_2(channels, to_pixel * vector) if vector > 1 else 1
         block_x = _power_of_2(columns, min(32, size // block_c))
         block_y = _power_of_2(rows, size // (block_c * block_x))
         if vector == 1:
@@ -193,6 +200,18 @@ def next_box(frame_index, n, k, num_boxes):
 
 
 @triton.jit
+def locate(tile, rows, columns, strip, variant):
+    """What a program works on, of images of so many rows and columns: the image's number, a block of channels, and
+    where a strip of a block's columns starts."""
+    c_tiles, x_tiles = tl.cdiv(variant.channels, variant.block_c), tl.cdiv(columns, variant.block_x)
+    y_tiles = tl.cdiv(rows, strip)
+    c = tile % c_tiles * variant.block_c + tl.arange(0, variant.block_c)
+    column = tile // c_tiles % x_tiles * variant.block_x
+    row = tile // (c_tiles * x_tiles) % y_tiles * strip
+    return tile // (c_tiles * x_tiles * y_tiles), c, row, column
+
+
+@triton.jit
 def zero_block(variant, dtype: tl.constexpr):
     if variant.interleaved:
         return tl.zeros([variant.block_y, variant.block_x, variant.block_c], dtype)
@@ -248,8 +267,14 @@ def load(images, image, c, y, x, in_y, in_x, dtype: tl.constexpr, variant):
 
 @triton.jit
 def store(images, image, c, y, x, in_y, in_x, value, variant):
-    """Converts to the images' type, integers rounded half to even and saturated, NaN to 0; stores what is in them."""
-    dtype: tl.constexpr = images.data.dtype.element_ty
+    """Stores what is in the image."""
+    pixels, there = elements(images, image, c, y, x, variant), mask(c, in_y, in_x, variant)
+    tl.store(pixels, convert(value, images.data.dtype.element_ty), there)
+
+
+@triton.jit
+def convert(value, dtype: tl.constexpr):
+    """Converts to the type of an image: integers are rounded half to even and saturated, NaN becomes 0."""
     if dtype == tl.uint8:
         value = tl.where(value > 0, value, 0.0)
         value = tl.where(value < 255, value, 255.0)
@@ -257,12 +282,11 @@ def store(images, image, c, y, x, in_y, in_x, value, variant):
         value = ((value + shift) - shift).to(tl.int32)
     elif dtype != tl.float64:
         value = value.to(tl.float32)
-    tl.store(elements(images, image, c, y, x, variant), value.to(dtype), mask(c, in_y, in_x, variant))
+    return value.to(dtype)
 
 
 @triton.jit
 def load_affine(affine, c, variant):
     """Scale and shift of channels c."""
     there = c < variant.channels
-    scale, shift = tl.load(affine + c, there, other=0), tl.load(affine + variant.channels + c, there, other=0)
-    return along_channels(scale, variant), along_channels(shift, variant)
+    return tl.load(affine + c, there, other=0), tl.load(affine + variant.channels + c, there, other=0)

@@ -12,8 +12,8 @@
 //   - a thread ends with copies that it did not wait for;
 //   - the GPU would refuse its grid, block or shared memory.
 // What the sanitizers find, such as an access past the end of an array in global or shared memory, ends the
-// process. Not modelled: the memory of a warp's lanes between barriers (they do not run in lockstep), memory
-// order between blocks, and time.
+// process. Not modelled: two threads that run at the same time between barriers, memory order between blocks,
+// how many registers a kernel takes, and time.
 //
 // This header gives the kernels the names that nvcc would; the rest is in cuda_on_host.cpp.
 #pragma once

@@ -1,0 +1,120 @@
+"""What only a GPU shows: streams, devices, graphs, hidden synchronisation; and a step of data-parallel training."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from op_specs import IMAGENET, random_images, smooth_boxes
+
+import adafocus_ops
+from conftest import require_backend
+
+OPS = {"crop_resize": adafocus_ops.crop_resize, "crop_mean": adafocus_ops.crop_mean}
+gpu_backend = pytest.mark.parametrize("backend", ["cuda", "triton"])
+each_op = pytest.mark.parametrize("op", OPS)
+
+
+def inputs(device: str, count: int = 8, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    frames = random_images((count, 3, size, size), torch.float32, "channels_last").to(device)
+    return frames.requires_grad_(), smooth_boxes(count, (24, 24), (size, size), seed=1).float().to(
+        device
+    ).requires_grad_()
+
+
+def step(op: str, frames: torch.Tensor, boxes: torch.Tensor, backend: str) -> list[torch.Tensor]:
+    """The result and both gradients."""
+    out = OPS[op](frames, boxes, 24, backend=backend, **IMAGENET)
+    return [out.detach(), *torch.autograd.grad(out.square().sum(), [frames, boxes])]
+
+
+@gpu_backend
+@each_op
+def test_a_side_stream_waits_for_its_own_producer(request, op, backend):
+    require_backend(request, op, backend, "cuda")
+    frames, boxes = inputs("cuda")
+    expected = step(op, frames, boxes, backend)
+    late = torch.zeros_like(frames).requires_grad_()
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)  # tens of milliseconds: a kernel on another stream would read zeros
+        late.data.copy_(frames.data)
+        got = step(op, late, boxes, backend)
+    stream.synchronize()
+    assert all(map(torch.equal, got, expected))
+
+
+@gpu_backend
+@each_op
+def test_a_device_that_is_not_the_current_one(request, op, backend):
+    require_backend(request, op, backend, "cuda")
+    if torch.cuda.device_count() < 2:
+        pytest.skip("there is one device")
+    expected = step(op, *inputs("cuda:0"), backend)
+    with torch.cuda.device(0):
+        got = step(op, *inputs("cuda:1"), backend)
+    assert all(t.device.index == 1 for t in got)
+    assert all(torch.equal(g.cpu(), e.cpu()) for g, e in zip(got, expected, strict=True))
+
+
+@gpu_backend
+@each_op
+def test_a_graph_captures_and_replays_forward_and_backward(request, op, backend):
+    require_backend(request, op, backend, "cuda")
+    frames, boxes = inputs("cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # kernels are compiled, and constants sent, before the capture
+        step(op, frames, boxes, backend)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step(op, frames, boxes, backend)
+    for seed in (1, 2):
+        with torch.no_grad():
+            frames.copy_(random_images(tuple(frames.shape), torch.float32, "contiguous", seed=seed))
+            boxes.copy_(smooth_boxes(len(boxes), (24, 24), (64, 64), seed=seed).float())
+        graph.replay()
+        assert all(map(torch.equal, captured, step(op, frames, boxes, backend)))
+
+
+@gpu_backend
+@each_op
+def test_nothing_waits_for_the_device(request, op, backend):
+    require_backend(request, op, backend, "cuda")
+    frames, boxes = inputs("cuda")
+    index = torch.arange(len(boxes), device="cuda")
+    step(op, frames, boxes, backend)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(op, frames, boxes, backend)
+        OPS[op](frames, boxes, 24, frame_index=index, backend=backend)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda", "triton"])
+def test_a_step_of_data_parallel_training_moves_the_boxes(request, backend, tmp_path):
+    device = "cpu" if backend == "cpu" else "cuda"
+    require_backend(request, "crop_resize", backend, device)
+    if not dist.is_available():
+        pytest.skip("torch was built without distributed")
+    frames, boxes = inputs(device)
+
+    class Cropper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.boxes = torch.nn.Parameter(boxes.detach().clone())
+
+        def forward(self, frames):
+            return adafocus_ops.crop_resize(frames, self.boxes, 24, backend=backend)
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        model = torch.nn.parallel.DistributedDataParallel(Cropper().to(device))
+        model(frames.detach()).square().sum().backward()
+        expected = adafocus_ops.crop_resize(frames.detach(), boxes, 24, backend="reference").square().sum()
+        torch.testing.assert_close(
+            model.module.boxes.grad, torch.autograd.grad(expected, boxes)[0], rtol=1e-3, atol=1e-2
+        )
+    finally:
+        dist.destroy_process_group()
