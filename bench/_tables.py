@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from _cases import OURS
 from _rows import Row
 
 # In the order of their work.
@@ -73,6 +74,8 @@ def verdict(row: Row) -> str:
         words.append((f"{row['bandwidth_at_least']:.0%}", row["bandwidth"]["share"] >= row["bandwidth_at_least"]))
     if row.get("at_most_us") is not None:
         words.append((f"{row['at_most_us']:g} us", row["stats"]["p50_ms"] * 1e3 <= row["at_most_us"]))
+    if row.get("launches"):
+        words.append(("one launch", row["launches"][OURS] == 1))
     return ", ".join(f"{what} ({'met' if met else 'not met'})" for what, met in words) or "-"
 
 

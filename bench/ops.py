@@ -25,6 +25,7 @@ from _timing import count_launches, graph_of, interleave, stats
 from adafocus_ops import backends, use_backend
 
 CALLS_IN_GRAPH = 20
+GRAPHS_LEAVE_OUT = "peers are not captured in a CUDA graph"
 
 
 # --- measuring -----------------------------------------------------------------------------------------------------
@@ -39,24 +40,21 @@ def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict
     calls, touched = case.prepare(device)
     calls[OURS] = on_backend(backend, calls[OURS])
     expected = calls[case.baseline]()
-    ours = calls[OURS]()
-    max_error = check(case, f"{OURS} ({backend})", ours, expected)
-    check_layout(case, ours[0])
+    results = calls[OURS]()
+    max_error = check(case, f"{OURS} ({backend})", results, expected)
+    check_layout(case, results[0])
     as_graph = case.launch_bound and device.type == "cuda"
     absent = {}
     for name in [name for name in calls if name not in (OURS, case.baseline)]:
-        try:
-            if as_graph:
-                raise NotImplementedError(f"{case.name}: peers are not captured in a CUDA graph")
-            check(case, name, calls[name](), expected)
-        except (ImportError, NotImplementedError, MismatchError) as reason:
-            absent[name] = str(reason)
+        reason = f"{case.name}: {GRAPHS_LEAVE_OUT}" if as_graph else why_not(case, name, calls[name], expected)
+        if reason:
+            absent[name] = reason
             del calls[name]
     launches = {name: count_launches(call) for name, call in calls.items()} if as_graph else None
     times = time_in_graphs(calls, device, runs) if as_graph else time_calls(calls, device, runs)
-    timed = {name: stats(values) for name, values in times.items()}
-    fastest = timed.pop(OURS)
-    gb_per_s = touched / fastest["p50_ms"] / 1e6
+    theirs = {name: stats(values) for name, values in times.items()}
+    ours = theirs.pop(OURS)
+    gb_per_s = touched / ours["p50_ms"] / 1e6
     targets = case.targets.get(device.type, Targets())
     return {
         "what": "ops",
@@ -70,19 +68,28 @@ def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict
         "mode": case.mode,
         "backend": backend,
         "threads": env["threads"],
-        "stats": fastest,
+        "stats": ours,
         "bandwidth": {"bytes": touched, "gb_per_s": gb_per_s, "share": gb_per_s / env["copy_gb_per_s"]},
         "launches": launches,
         "baseline": case.baseline,
-        "contenders": timed,
+        "contenders": theirs,
         "absent": absent,
         "check": {"passed": True, "max_error": max_error, "tolerance": case.tolerance},
-        "ratios": {name: theirs["p50_ms"] / fastest["p50_ms"] for name, theirs in timed.items()},
+        "ratios": {name: timing["p50_ms"] / ours["p50_ms"] for name, timing in theirs.items()},
         "at_least": targets.ratio,
         "bandwidth_at_least": targets.bandwidth,
         "at_most_us": targets.microseconds,
         "env": env,
     }
+
+
+def why_not(case: Case, peer: str, call: Call, expected: tuple[Tensor, ...]) -> str | None:
+    """Why a peer is not timed: it is not installed, cannot do this or does something else."""
+    try:
+        check(case, peer, call(), expected)
+    except (ImportError, NotImplementedError, MismatchError) as reason:
+        return str(reason)
+    return None
 
 
 def time_calls(calls: dict[str, Call], device: torch.device, runs: int) -> dict[str, list[float]]:

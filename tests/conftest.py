@@ -1,6 +1,7 @@
 """What all tests share: the backends under test, and a summary of which of them ran."""
 
 import collections
+import importlib.util
 import os
 from pathlib import Path
 
@@ -12,6 +13,11 @@ if not torch.cuda.is_available():
 
 import cuda_on_host.backend
 from adafocus_ops import backends
+
+if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton"):
+    import triton_interpreter
+
+    triton_interpreter.install()
 
 ORACLES = Path(__file__).parent / "oracles"
 # Beside those of the library, the CUDA kernels' source run on the host.

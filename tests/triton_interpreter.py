@@ -1,20 +1,28 @@
-"""Triton's interpreter, put right where it differs from a GPU and made quick enough for a test suite."""
+"""Triton's interpreter, put right where it differs from a GPU, and made quick enough for a test suite."""
 
+import functools
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import triton.language as tl
+from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
 
 
 def install() -> None:
     """Call it after TRITON_INTERPRET is set and before the first kernel runs."""
+    interpreter.InterpreterBuilder.cast_impl = _cast
     # The interpreter patches the language for each call of each function; once is enough.
     interpreter._patch_lang(SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
     interpreter._patch_lang = lambda function: interpreter._LangPatchScope()
     # It checks integers for overflow, which a GPU does not either.
     interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
-    interpreter.InterpreterBuilder.cast_impl = _cast
+    # It makes and checks new types for whatever it computes.
+    interpreter._get_np_dtype = _np_dtype
+    tl.block_type.__init__ = _describe_block
+    tl.tensor.__init__ = _describe_tensor
+    TritonSemantic.binary_op_type_checking_impl = _check_operands
 
 
 def _cast(builder, src, dst_type, cast=interpreter.InterpreterBuilder.cast_impl):
@@ -24,3 +32,50 @@ def _cast(builder, src, dst_type, cast=interpreter.InterpreterBuilder.cast_impl)
     bits = src.data.view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return interpreter.TensorHandle(np.where(np.isnan(src.data), 0x7FC0, rounded).astype(np.uint16), tl.bfloat16)
+
+
+def _describe_block(block, element_ty, shape) -> None:
+    block.element_ty = element_ty
+    block.shape, block.numel, block.name = _block_shape(tuple(map(tl.core._unwrap_if_constexpr, shape)))
+
+
+@functools.cache
+def _block_shape(shape: tuple[int, ...]) -> tuple:
+    return tl.tuple(shape), math.prod(shape), str(shape)
+
+
+def _describe_tensor(tensor, handle, type) -> None:
+    tensor.handle, tensor.type, tensor.dtype = handle, type, type.scalar
+    tensor.shape, tensor.numel = _tensor_shape(tuple(type.shape) if type.is_block() else ())
+
+
+@functools.cache
+def _tensor_shape(shape: tuple[int, ...]) -> tuple:
+    return tl.tuple([tl.constexpr(size) for size in shape]), tl.constexpr(math.prod(shape))
+
+
+def _check_operands(semantic, a, b, *args, check=TritonSemantic.binary_op_type_checking_impl, **kwargs):
+    """Blocks of one type are fit for any operation; a number takes the type of the block, where it has its values."""
+    if type(a) is type(b) is tl.tensor and a.type == b.type and not a.dtype.is_ptr():
+        return a, b
+    if type(a) is tl.tensor and type(b) in NUMBERS.get(a.dtype.name, ()):
+        return a, _constant(repr(b), a.dtype, tuple(a.handle.data.shape), a.type.is_block())
+    if type(b) is tl.tensor and type(a) in NUMBERS.get(b.dtype.name, ()):
+        return _constant(repr(a), b.dtype, tuple(b.handle.data.shape), b.type.is_block()), b
+    return check(semantic, a, b, *args, **kwargs)
+
+
+NUMBERS = {"int32": (int,), "int64": (int,), "fp32": (int, float), "fp64": (int, float)}
+
+
+@functools.cache
+def _constant(value: str, dtype, shape: tuple[int, ...], block: bool) -> tl.tensor:
+    data = np.full(shape, int(value) if dtype.is_int() else float(value), interpreter._get_np_dtype(dtype))
+    return tl.tensor(interpreter.TensorHandle(data, dtype), tl.block_type(dtype, shape) if block else dtype)
+
+
+def _np_dtype(dtype, find=interpreter._get_np_dtype):
+    return _np_dtype_of(dtype) if type(dtype) is tl.dtype else find(dtype)
+
+
+_np_dtype_of = functools.cache(interpreter._get_np_dtype)

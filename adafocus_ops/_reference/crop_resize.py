@@ -197,7 +197,7 @@ def bwd_frames(
     frame = frame.clamp(0, max(num_frames - 1, 0))
     if antialias:
         y, x = _filters(boxes, height, width, *grad.shape[2:], padding)
-        share = torch.einsum("kir,kcij,kjs->kcrs", y.value, grad, x.value)
+        share = _resample(y.value.mT, x.value.mT, grad)
         share = torch.where(valid[:, None, None, None], share, 0)
         total = grad.new_zeros(num_frames, *share.shape[1:])
         return _store(_add_in_order(total, frame, share), frames_dtype, channels_last)

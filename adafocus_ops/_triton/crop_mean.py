@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .geometry import divide, readers, sample, touched, touches, weights
+from .geometry import inverse, readers, sample, touched, touches, weights
 from .images import (
     SIZES,
     Images,
@@ -51,8 +51,8 @@ def _mean_weights(r, centre, extent, positions, size, variant):
         by_centre += tl.where(there, weight[1], 0.0)
         by_extent += tl.where(there, weight[2], 0.0)
         times += tl.where(there, 1, 0)
-    mean = (divide(value, positions), divide(by_centre, positions), divide(by_extent, positions))
-    return mean, (times > 0) & (r < size)
+    share = inverse(positions, centre.dtype)
+    return (value * share, by_centre * share, by_extent * share), (times > 0) & (r < size)
 
 
 @triton.jit
@@ -63,10 +63,11 @@ def _product(y, x, variant):
 @triton.jit
 def _over_pixels(block, variant):
     """The sum of a block over its rows and columns."""
+    pixels: tl.constexpr = variant.block_y * variant.block_x
     if variant.interleaved:
-        return tl.sum(tl.sum(block, 1), 0)
+        return tl.sum(tl.reshape(block, [pixels, variant.block_c]), 0)
     else:
-        return tl.sum(tl.sum(block, 2), 1)
+        return tl.sum(tl.reshape(block, [variant.block_c, pixels]), 1)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -75,20 +76,23 @@ def _fwd(means, frames, boxes, frame_index, affine, num_frames, height, width, o
     (cy, cx, h, w), frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
     top, bottom = touched(cy, h, out_h, height, variant)
     left, right = touched(cx, w, out_w, width, variant)
-    total, inside = zero_block(variant, cy.dtype), zero_pixels(variant, cy.dtype)
+    total = zero_block(variant, cy.dtype)
+    inside_y, inside_x = tl.zeros([variant.block_y], cy.dtype), tl.zeros([variant.block_x], cy.dtype)
     for row in range(top, tl.where(valid, bottom, top), variant.block_y):
         r = row + tl.arange(0, variant.block_y)
         w_y, in_y = _mean_weights(r, cy, h, out_h, height, variant)
+        inside_y += tl.where(in_y, w_y[0], 0.0)
+        inside_x *= 0.0
         for column in range(left, right, variant.block_x):
             s = column + tl.arange(0, variant.block_x)
             w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
-            weight = _product(w_y[0], w_x[0], variant)
-            total = tl.fma(load(frames, frame, c, r, s, in_y, in_x, cy.dtype, variant), weight, total)
-            inside += tl.where(along_rows(in_y, variant) & along_columns(in_x, variant), weight, 0.0)
+            inside_x += tl.where(in_x, w_x[0], 0.0)
+            value = load(frames, frame, c, r, s, in_y, in_x, cy.dtype, variant)
+            total = tl.fma(value, _product(w_y[0], w_x[0], variant), total)
     mean = _over_pixels(total, variant)
     if affine is not None:
         scale, shift = load_affine(affine, c, variant)
-        mean = tl.fma(mean, scale, tl.sum(inside) * shift)
+        mean = tl.fma(mean, scale, tl.sum(inside_y) * tl.sum(inside_x) * shift)
     mean += tl.where(valid, 0.0, float("nan"))
     out = means + k.to(tl.int64) * variant.channels + c
     tl.store(out, convert(mean, means.dtype.element_ty), c < variant.channels)

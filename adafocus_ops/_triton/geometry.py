@@ -21,6 +21,12 @@ def divide(a, b):
 
 
 @triton.jit
+def inverse(x, dtype: tl.constexpr):
+    """1 / x."""
+    return divide(tl.full((), 1.0, dtype), x)
+
+
+@triton.jit
 def clamp_to(x, low, high):
     """x in [low, high]; NaN becomes low."""
     x = tl.where(x > low, x, low)
@@ -46,7 +52,7 @@ def sample(centre, extent, i, positions, size, variant):
     begin, step, centre, extent = begin_and_step(centre, extent, positions, variant)
     at = tl.cast(i, centre.dtype) + 0.5
     position = begin + step * at
-    offset = divide(at, positions) - 0.5
+    offset = at * inverse(positions, centre.dtype) - 0.5
     if variant.antialias:
         return _antialiased(centre, extent, step, position, offset, positions, size, variant)
     else:
@@ -96,8 +102,8 @@ def _antialiased(centre, extent, step, position, offset, positions, size, varian
     sign = tl.where(extent < 0, -1.0, 1.0).to(centre.dtype)
     length = clamp_to(sign * extent, 1.0, float("inf"))
     reach = clamp_to(sign * step, 1.0, float("inf"))
-    slope = divide(tl.full((), 1.0, reach.dtype), reach)
-    slope_by_extent = tl.where(sign * step > 1, -slope * slope * divide(sign, positions), 0.0)
+    slope = inverse(reach, reach.dtype)
+    slope_by_extent = tl.where(sign * step > 1, -slope * slope * sign * inverse(positions, reach.dtype), 0.0)
     low, high = centre - length * 0.5, centre + length * 0.5
     high_by_extent = tl.where(sign * extent > 1, sign * 0.5, 0.0)
     before, after = tl.floor(low) - 1.0, tl.ceil(high)  # the nearest pixels without weight
@@ -107,7 +113,7 @@ def _antialiased(centre, extent, step, position, offset, positions, size, varian
     last = tl.where(last < after, last, after) - 1.0
     triangle, ends = (position, offset, slope, slope_by_extent), (low, high, high_by_extent)
     total = _sum_of_raw(triangle, ends, first, last)
-    scale = tl.where(total[0] > 0, divide(tl.full(total[0].shape, 1.0, total[0].dtype), total[0]), 0.0)
+    scale = tl.where(total[0] > 0, inverse(total[0], reach.dtype), 0.0)
     limit = tl.cast(size, centre.dtype)
     if variant.border:
         begin, end = clamp_to(first, 0.0, limit - 1.0), clamp_to(last, 0.0, limit - 1.0)
@@ -221,7 +227,7 @@ def readers(r, centre, extent, positions, size, variant):
     if variant.border:  # the edges stand for all pixels outside
         low = tl.where(r == 0, float("-inf"), low)
         high = tl.where(r == size - 1, float("inf"), high)
-    scale = divide(tl.full((), 1.0, begin.dtype), step)
+    scale = inverse(step, step.dtype)
     one, other = (low - begin) * scale - 0.5, (high - begin) * scale - 0.5
     low = tl.where(one < other, one, tl.where(other < one, other, float("-inf")))
     high = tl.where(one < other, other, tl.where(other < one, one, float("inf")))

@@ -10,13 +10,11 @@ template <class T, bool kInterleaved>
 __launch_bounds__(kThreads, 3) AF_KERNEL
     crop_resize_bwd_boxes_staged_kernel(const CropResize p, const StagedLayout layout, float* d_boxes) {
   using Rows = StagedRows<T, kInterleaved>;
-  AF_SHARED(typename Rows::Row, row_table, kMaxStrip);
-  AF_SHARED(int, row_of_slot, Rows::kMaxRows + 1);
-  AF_SHARED(int, segment_at, Rows::kMaxRows* Rows::kSegments);
+  AF_SHARED(typename Rows::Tables, tables, 1);
   const int64_t k = blockIdx.x;
   float sums[4] = {};  // (cy, cx, h, w)
   if (p.valid<float>(k)) {
-    const Rows rows(p, k, p.frame_of(k), layout, row_table, row_of_slot, segment_at);
+    const Rows rows(p, k, p.frame_of(k), layout, tables[0]);
     float scale[kChannels], shift[kChannels];
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
@@ -42,13 +40,15 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
             g[c] *= scale[c];
           }
           // The gradient's product with the two pixels of a row.
-          const auto project = [&](bool inside, int slot, float& at_left, float& at_right) {
+          const float shift_left = rows.inside0(column) ? of_shift : 0.0f;
+          const float shift_right = rows.inside1(column) ? of_shift : 0.0f;
+          const auto project = [&](int at, float& at_left, float& at_right) {
             at_left = at_right = 0;
-            if (!inside) return;
+            if (at < 0) return;
             float left[kChannels], right[kChannels];
-            rows.read(slot, column, left, right);
-            at_left = column.tap.inside0() ? of_shift : 0.0f;
-            at_right = column.tap.inside1() ? of_shift : 0.0f;
+            rows.read(at, column, left, right);
+            at_left = shift_left;
+            at_right = shift_right;
 #pragma unroll
             for (int c = 0; c < kChannels; ++c) {
               at_left += g[c] * left[c];
@@ -56,9 +56,9 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
             }
           };
           float top_left, top_right, bottom_left, bottom_right;
-          project(row.tap.inside0(), row.slot0, top_left, top_right);
-          project(row.tap.inside1(), row.slot1, bottom_left, bottom_right);
-          const float y1 = row.tap.u1, x1 = column.tap.u1;
+          project(row.at0, top_left, top_right);
+          project(row.at1, bottom_left, bottom_right);
+          const float y1 = row.u1, x1 = column.u1;
           const float d_y = (1.0f - x1) * (bottom_left - top_left) + x1 * (bottom_right - top_right);
           const float d_x = (1.0f - y1) * (top_right - top_left) + y1 * (bottom_right - bottom_left);
           sums[0] += d_y;

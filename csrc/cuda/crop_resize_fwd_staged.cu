@@ -9,37 +9,38 @@ namespace {
 template <class T>
 class StagedOutput {
  public:
-  AF_DEVICE StagedOutput(const CropResize& p, int64_t k, int first, int count, int pitch,
-                         unsigned char* shared)
-      : interleaved_(p.patches.stride_c == 1), out_w_(int(p.patches.width)), pitch_(pitch), shared_(shared) {
+  AF_DEVICE StagedOutput(const CropResize& p, int64_t k, int first, int count, const StagedLayout& layout)
+      : interleaved_(p.patches.stride_c == 1),
+        out_w_(layout.out_w),
+        shared_(dynamic_shared() + layout.bytes(0)) {
     const int64_t start = p.patch_offset(k) + first * p.patches.stride_y;
     to_ = static_cast<unsigned char*>(p.patches.data) + start * int64_t(sizeof(T));
     plane_ = p.patches.stride_c * int64_t(sizeof(T));
-    bytes_ = count * out_w_ * (interleaved_ ? kChannels : 1) * int(sizeof(T));
-  }
-
-  AF_DEVICE void set(int i, int j, const float (&value)[kChannels]) const {
-    const int pixel = i * out_w_ + j;
+    step_ = int(sizeof(T)) * (interleaved_ ? kChannels : 1);
+    bytes_ = count * out_w_ * step_;
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
-      unsigned char* const at =
-          interleaved_ ? run(0) + (pixel * kChannels + c) * int(sizeof(T)) : run(c) + pixel * int(sizeof(T));
-      *reinterpret_cast<T*>(at) = Store<T>::from(value[c]);
+      const int phase = int(reinterpret_cast<uintptr_t>(to_ + (interleaved_ ? 0 : c * plane_)) & 15);
+      at_[c] = interleaved_ ? phase + c * int(sizeof(T)) : phase + c * layout.out_pitch;
     }
   }
 
-  // After a barrier.
+  AF_DEVICE void set(int i, int j, const float (&value)[kChannels]) const {
+    unsigned char* const pixel = shared_ + (i * out_w_ + j) * step_;
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) *reinterpret_cast<T*>(pixel + at_[c]) = Store<T>::from(value[c]);
+  }
+
   AF_DEVICE void write() const {
-    for (int c = 0; c < (interleaved_ ? 1 : kChannels); ++c) unstage_bytes(to_ + c * plane_, run(c), bytes_);
+    __syncthreads();
+    if (interleaved_) return unstage_bytes(to_, shared_ + at_[0], bytes_);
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) unstage_bytes(to_ + c * plane_, shared_ + at_[c], bytes_);
   }
 
  private:
-  AF_DEVICE unsigned char* run(int c) const {
-    return shared_ + c * pitch_ + int(reinterpret_cast<uintptr_t>(to_ + c * plane_) & 15);
-  }
-
   bool interleaved_;
-  int out_w_, pitch_, bytes_;
+  int out_w_, step_, bytes_, at_[kChannels];
   unsigned char *shared_, *to_;
   int64_t plane_;
 };
@@ -49,15 +50,21 @@ template <class T, bool kInterleaved>
 __launch_bounds__(kThreads, 4) AF_KERNEL
     crop_resize_fwd_staged_kernel(const CropResize p, const StagedLayout layout, unsigned strips) {
   using Rows = StagedRows<T, kInterleaved>;
-  AF_SHARED(typename Rows::Row, row_table, kMaxStrip);
-  AF_SHARED(int, row_of_slot, Rows::kMaxRows + 1);
-  AF_SHARED(int, segment_at, Rows::kMaxRows* Rows::kSegments);
+  AF_SHARED(typename Rows::Tables, tables, 1);
   const int64_t k = blockIdx.x / strips;
   const int first = int(blockIdx.x % strips) * layout.strip;
   const int count = min_of(layout.strip, int(p.patches.height) - first);
-  const bool valid = p.valid<float>(k);
-  const Rows rows(p, k, valid ? p.frame_of(k) : 0, layout, row_table, row_of_slot, segment_at);
-  if (valid) rows.stage(first, count);
+  if (!p.valid<float>(k)) {
+    visit_staged_output(p.patches.dtype, [&](auto tag) {
+      const StagedOutput<typename decltype(tag)::type> out(p, k, first, count, layout);
+      const float nan[kChannels] = {__builtin_nanf(""), __builtin_nanf(""), __builtin_nanf("")};
+      for_each_output(count, layout.out_w, [&](int i, int j) { out.set(i, j, nan); });
+      out.write();
+    });
+    return;
+  }
+  const Rows rows(p, k, p.frame_of(k), layout, tables[0]);
+  rows.stage(first, count);
   __syncthreads();
   float scale[kChannels], shift[kChannels];
 #pragma unroll
@@ -66,32 +73,22 @@ __launch_bounds__(kThreads, 4) AF_KERNEL
     shift[c] = shift_of<float>(p, c);
   }
   visit_staged_output(p.patches.dtype, [&](auto tag) {
-    using Out = typename decltype(tag)::type;
-    const StagedOutput<Out> out(p, k, first, count, layout.out_pitch, dynamic_shared() + layout.bytes(0));
+    const StagedOutput<typename decltype(tag)::type> out(p, k, first, count, layout);
     for_each_output(count, layout.out_w, [&](int i, int j) {
-      float sums[kChannels] = {}, inside = 0;
-      if (valid) {
-        const typename Rows::Row row = rows.row(i);
-        const typename Rows::Column column = rows.column(j);
-        const float x1 = column.tap.u1, x0 = 1.0f - x1;
-        const float inside_x = (column.tap.inside0() ? x0 : 0.0f) + (column.tap.inside1() ? x1 : 0.0f);
-        const auto add = [&](int slot, float weight) {
-          float left[kChannels], right[kChannels];
-          rows.read(slot, column, left, right);
-#pragma unroll
-          for (int c = 0; c < kChannels; ++c) sums[c] += weight * (x0 * left[c] + x1 * right[c]);
-          inside += weight * inside_x;
-        };
-        if (row.tap.inside0()) add(row.slot0, 1.0f - row.tap.u1);
-        if (row.tap.inside1()) add(row.slot1, row.tap.u1);
-      }
+      const typename Rows::Row row = rows.row(i);
+      const typename Rows::Column column = rows.column(j);
+      float top[kChannels] = {}, bottom[kChannels] = {};
+      if (row.at0 >= 0) rows.blend(row.at0, column, top);
+      if (row.at1 >= 0) rows.blend(row.at1, column, bottom);
+      const float u0 = 1.0f - row.u1, inside_y = (row.at0 >= 0 ? u0 : 0.0f) + (row.at1 >= 0 ? row.u1 : 0.0f);
+      const float inside = inside_y * column.inside;
+      float value[kChannels];
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
-        sums[c] = valid ? scale[c] * sums[c] + shift[c] * inside : __builtin_nanf("");
+        value[c] = scale[c] * (u0 * top[c] + row.u1 * bottom[c]) + shift[c] * inside;
       }
-      out.set(i, j, sums);
+      out.set(i, j, value);
     });
-    __syncthreads();
     out.write();
   });
 }

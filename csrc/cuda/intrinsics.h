@@ -49,7 +49,7 @@ AF_DEVICE uint32_t byte_permute(uint32_t a, uint32_t b, uint32_t selector) {
   return __byte_perm(a, b, selector);
 }
 
-// The low word of (high:low) >> bits, 0 <= bits < 32.
+// The low word of (high:low) >> bits; the low five bits of `bits` count.
 AF_DEVICE uint32_t funnel_shift_right(uint32_t low, uint32_t high, uint32_t bits) {
   return __funnelshift_r(low, high, bits);
 }

@@ -3,8 +3,8 @@
 //
 // A strip is a few output rows of one box. The frame rows that it reads go to shared memory byte by byte as
 // they are, each in a segment (interleaved channels) or three (planes) with the same offset from a 16-byte
-// boundary as in global memory, so that 16-byte copies fit. Segments have a margin for the pixels just
-// outside the frame, which are read like others and then replaced by zero, or by the edge pixel.
+// boundary as in global memory, so that 16-byte copies fit. In a margin on either side lie the two pixels
+// just outside the frame, zero or copies of the edge, so that reading needs no bounds.
 #pragma once
 
 #include <type_traits>
@@ -15,29 +15,7 @@ namespace adafocus {
 
 constexpr int kChannels = 3;
 constexpr int kMaxStrip = kWarp;  // output rows of a strip: one lane plans each
-constexpr int kMargin = 16;  // bytes on either side of a segment: a pixel, and the rest of a 16-byte piece
-
-// Where an output samples an axis. Pixel `first` is counted from the start of the segments; a row's pixels
-// have slots in shared memory.
-struct StagedTap {
-  static constexpr int kInside0 = 1, kInside1 = 2, kSame = 4;  // kSame: both pixels are the first
-  int flags;
-  float u1;
-  AF_DEVICE bool inside0() const { return flags & kInside0; }
-  AF_DEVICE bool inside1() const { return flags & kInside1; }
-  AF_DEVICE bool same() const { return flags & kSame; }
-};
-
-// A tap whose first pixel lies in the frame or just outside of it, if it is ever used.
-AF_DEVICE StagedTap stage_tap(const Tap<float>& tap, int64_t size, bool border, int64_t* first) {
-  *first = clamp_to<int64_t>(tap.first, border ? 0 : -1, size - 1);
-  const bool same = border && (tap.first < 0 || tap.first >= size - 1);
-  const bool inside0 = border || (tap.first >= 0 && tap.first < size);
-  const bool inside1 = border || (tap.first >= -1 && tap.first < size - 1);
-  return {(inside0 ? StagedTap::kInside0 : 0) | (inside1 ? StagedTap::kInside1 : 0) |
-              (same ? StagedTap::kSame : 0),
-          tap.u1};
-}
+constexpr int kMargin = 32;       // bytes on either side of a segment: two pixels, and the rest of a word
 
 // Copies `count` bytes to shared memory that lies alike to 16-byte boundaries; the lanes of a warp share the
 // work.
@@ -67,9 +45,9 @@ struct StagedLayout {
   int pitch;      // bytes from segment to segment
   int out_pitch;  // bytes from run to run of the output's strip, 0 where there is no output
 
-  AF_HD int taps_bytes() const { return out_w * 16; }
+  AF_HD int columns_bytes() const { return out_w * 16; }
   AF_HD int rows_bytes() const { return 2 * strip * segments * pitch; }
-  AF_HD int bytes(int out_runs) const { return taps_bytes() + rows_bytes() + out_runs * out_pitch; }
+  AF_HD int bytes(int out_runs) const { return columns_bytes() + rows_bytes() + out_runs * out_pitch; }
 };
 
 // The rows of a strip.
@@ -78,40 +56,43 @@ class StagedRows {
  public:
   static constexpr int kSegments = kInterleaved ? 1 : kChannels;
   static constexpr int kPixel = int(sizeof(T)) * (kInterleaved ? kChannels : 1);  // bytes between pixels
+  static constexpr int kMaxRows = 2 * kMaxStrip;
 
-  // What an output row reads.
-  struct Row {
-    StagedTap tap;
-    int slot0, slot1;
-    float offset;  // sample_offset
+  // The two frame rows that an output row reads: their places for `read`, or negative outside the frame.
+  struct alignas(16) Row {
+    int at0, at1;
+    float u1, offset;  // offset: sample_offset
   };
-  // What an output column reads, `at` bytes from the start of a segment.
+  // What an output column reads: the first of its two pixels, in bytes from the start of a segment.
   struct alignas(16) Column {
-    StagedTap tap;
     int at;
-    float offset;
+    float u1, offset, inside;  // inside: the weight of those of the two that lie in the frame
+  };
+  // Tables that the threads of a block share.
+  struct Tables {
+    Row rows[kMaxStrip];
+    int row_of_slot[kMaxRows], slots;
+    int segment_at[kMaxRows * kSegments];
   };
 
-  AF_DEVICE StagedRows(const CropResize& p, int64_t k, int64_t frame, const StagedLayout& layout, Row* rows,
-                       int* row_of_slot, int* segment_at)
-      : p_(p),
-        box_(p.box<float>(k)),
-        layout_(layout),
-        rows_(rows),
-        row_of_slot_(row_of_slot),
-        segment_at_(segment_at) {
+  AF_DEVICE StagedRows(const CropResize& p, int64_t k, int64_t frame, const StagedLayout& layout,
+                       Tables& tables)
+      : p_(p), box_(p.box<float>(k)), layout_(layout), tables_(tables) {
     const int64_t width = p.frames.width;
-    const Range columns = pixels_of<BilinearSample>(box_.cx, box_.w, p.patches.width, width, p.border);
-    start_ = clamp_to<int64_t>(columns.begin, 0, width - 1);
-    count_ = int(clamp_to<int64_t>(columns.end, start_ + 1, width) - start_);
+    const Range pixels = pixels_of<BilinearSample>(box_.cx, box_.w, p.patches.width, width, p.border);
+    start_ = clamp_to<int64_t>(pixels.begin, 0, width - 1);
+    count_ = int(clamp_to<int64_t>(pixels.end, start_ + 1, width) - start_);
     image_ = static_cast<const unsigned char*>(p.frames.data) +
              (p.frames.offset(frame) + start_ * p.frames.stride_x) * int64_t(sizeof(T));
-    Column* const table = this->columns();
+    Column* const columns = reinterpret_cast<Column*>(dynamic_shared());
     for (int j = thread_index(); j < layout.out_w; j += kThreads) {
-      int64_t first;
-      table[j].tap = stage_tap(sample_tap(box_.cx, box_.w, j, layout.out_w, width), width, p.border, &first);
-      table[j].at = int(clamp_to<int64_t>(first - start_, -1, count_ - 1)) * kPixel;
-      table[j].offset = sample_offset<float>(j, layout.out_w);
+      const Tap<float> tap = sample_tap(box_.cx, box_.w, j, layout.out_w, width);
+      const bool inside0 = p.border || (tap.first >= 0 && tap.first < width);
+      const bool inside1 = p.border || (tap.first >= -1 && tap.first < width - 1);
+      const int first =
+          int(clamp_to<int64_t>(tap.first - start_, -2, count_));  // the margin holds two pixels
+      columns[j] = {first * kPixel, tap.u1, sample_offset<float>(j, layout.out_w),
+                    (inside0 ? tap.u0 : 0.0f) + (inside1 ? tap.u1 : 0.0f)};
     }
   }
 
@@ -120,51 +101,114 @@ class StagedRows {
     if (thread_index() < kWarp) plan(first, count);
     __syncthreads();
     const int lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-    const int segments = row_of_slot_[kMaxRows] * kSegments;
-    for (int n = warp; n < segments; n += kWarps) {
-      const unsigned char* const from = segment(row_of_slot_[n / kSegments], n % kSegments);
-      const int at = n * layout_.pitch + kMargin + int(reinterpret_cast<uintptr_t>(from) & 15);
-      if (lane == 0) segment_at_[n] = at;
-      stage_bytes(shared_rows() + at, from, count_ * kPixel, lane);
+    for (int n = warp; n < tables_.slots * kSegments; n += kWarps) {
+      const int64_t row = tables_.row_of_slot[n / kSegments];
+      const unsigned char* const from = segment(row, n % kSegments);
+      unsigned char* const to = shared_rows() + segment_at(n, row);
+      if (lane == 0) tables_.segment_at[n] = segment_at(n, row);
+      stage_bytes(to, from, count_ * kPixel, lane);
+      // Two pixels on either side: zero, or copies of the edge.
+      if (lane < 2 * kPixel) {
+        const int last = (count_ - 1) * kPixel;
+        to[lane - 2 * kPixel] = p_.border ? from[lane % kPixel] : 0;
+        to[lane + last + kPixel] = p_.border ? from[last + lane % kPixel] : 0;
+      }
     }
     copy_async_wait_all();
   }
 
-  AF_DEVICE Row row(int i) const { return rows_[i]; }
-  AF_DEVICE Column column(int j) const { return columns()[j]; }
+  AF_DEVICE Row row(int i) const { return tables_.rows[i]; }
+  AF_DEVICE Column column(int j) const { return reinterpret_cast<const Column*>(dynamic_shared())[j]; }
 
-  // The two pixels of a column in one row, as stored; zero outside the frame.
-  AF_DEVICE void read(int slot, const Column& column, float (&left)[kChannels],
+  // Whether the first, or the second, pixel of a column lies in the frame.
+  AF_DEVICE bool inside0(const Column& column) const {
+    return p_.border || (column.at >= 0 && column.at < count_ * kPixel);
+  }
+  AF_DEVICE bool inside1(const Column& column) const {
+    return p_.border || (column.at >= -kPixel && column.at < (count_ - 1) * kPixel);
+  }
+
+  // The two pixels of a column in the row at a place, as stored.
+  AF_DEVICE void read(int at, const Column& column, float (&left)[kChannels],
                       float (&right)[kChannels]) const {
-    read_stored(slot, column.at, left, right);
+    if constexpr (kInterleaved && sizeof(T) == 1) {
+      read_bytes(at, column, left, right);
 #pragma unroll
-    for (int c = 0; c < kChannels; ++c) {
-      left[c] = column.tap.inside0() ? left[c] : 0.0f;
-      right[c] = column.tap.same() ? left[c] : column.tap.inside1() ? right[c] : 0.0f;
+      for (int c = 0; c < kChannels; ++c) {
+        left[c] -= kByteBias;
+        right[c] -= kByteBias;
+      }
+    } else {
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) {
+        const int start = kInterleaved ? at + c * int(sizeof(T)) : tables_.segment_at[at + c];
+        const unsigned char* const pixel = shared_rows() + start + column.at;
+        left[c] = load_as<float>(*reinterpret_cast<const T*>(pixel));
+        right[c] = load_as<float>(*reinterpret_cast<const T*>(pixel + kPixel));
+      }
     }
   }
 
-  static constexpr int kMaxRows = 2 * kMaxStrip;
+  // The row at a place interpolated at a column.
+  AF_DEVICE void blend(int at, const Column& column, float (&value)[kChannels]) const {
+    float left[kChannels], right[kChannels];
+    if constexpr (kInterleaved && sizeof(T) == 1) {
+      read_bytes(at, column, left, right);
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) {
+        value[c] = (left[c] - kByteBias) + column.u1 * (right[c] - left[c]);  // bytes have no infinity
+      }
+    } else {
+      read(at, column, left, right);
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) value[c] = (1.0f - column.u1) * left[c] + column.u1 * right[c];
+    }
+  }
 
  private:
-  AF_DEVICE Column* columns() const { return reinterpret_cast<Column*>(dynamic_shared()); }
-  AF_DEVICE unsigned char* shared_rows() const { return dynamic_shared() + layout_.taps_bytes(); }
+  // A byte becomes the low mantissa bits of 2^23: one permutation, and the bias goes with a subtraction,
+  // where a conversion takes a slower unit.
+  static constexpr float kByteBias = 8388608.0f;
+
+  AF_DEVICE static float biased(uint32_t word, uint32_t n) {
+    return float_of(byte_permute(word, 0x4b000000u, 0x7650u + n));
+  }
+
+  // Six bytes at any place: three words, shifted.
+  AF_DEVICE void read_bytes(int at, const Column& column, float (&left)[kChannels],
+                            float (&right)[kChannels]) const {
+    const uint32_t byte = uint32_t(at + column.at);
+    const uint32_t* const words = reinterpret_cast<const uint32_t*>(shared_rows() + (byte & ~3u));
+    const uint32_t bits = byte * 8;  // its low five bits count
+    const uint32_t low = funnel_shift_right(words[0], words[1], bits);
+    const uint32_t high = funnel_shift_right(words[1], words[2], bits);
+    left[0] = biased(low, 0);
+    left[1] = biased(low, 1);
+    left[2] = biased(low, 2);
+    right[0] = biased(low, 3);
+    right[1] = biased(high, 0);
+    right[2] = biased(high, 1);
+  }
+
+  AF_DEVICE unsigned char* shared_rows() const { return dynamic_shared() + layout_.columns_bytes(); }
 
   AF_DEVICE const unsigned char* segment(int64_t row, int64_t c) const {
     return image_ + (row * p_.frames.stride_y + c * p_.frames.stride_c) * int64_t(sizeof(T));
   }
 
+  // Where segment n, which belongs to a row, starts in shared memory.
+  AF_DEVICE int segment_at(int n, int64_t row) const {
+    return n * layout_.pitch + kMargin + int(reinterpret_cast<uintptr_t>(segment(row, n % kSegments)) & 15);
+  }
+
   // Which frame rows the strip reads, each once: lane i plans output row i. Rows come in order, so a row that
   // was read before is the last or the last but one that was added.
   AF_DEVICE void plan(int first, int count) const {
-    const int lane = thread_index(), height = int(p_.frames.height);
+    const int lane = thread_index(), height = int(p_.frames.height), i = first + min_of(lane, count - 1);
     const bool exists = lane < count, mirrored = box_.h < 0.0f;
-    int64_t top;
-    const Tap<float> tap =
-        sample_tap(box_.cy, box_.h, first + (exists ? lane : 0), p_.patches.height, height);
-    Row row{stage_tap(tap, height, p_.border, &top), 0, 0,
-            sample_offset<float>(first + lane, p_.patches.height)};
-    const int upper = max_of(int(top), 0), lower = row.tap.same() ? upper : min_of(int(top) + 1, height - 1);
+    const Tap<float> tap = sample_tap(box_.cy, box_.h, i, p_.patches.height, height);
+    const int upper = int(clamp_to<int64_t>(tap.first, 0, height - 1));
+    const int lower = int(clamp_to<int64_t>(tap.first + 1, 0, height - 1));
     const int leading = mirrored ? upper : lower, trailing = mirrored ? lower : upper;
     const int last_leading = __shfl_up_sync(0xffffffffu, leading, 1);
     const int last_trailing = __shfl_up_sync(0xffffffffu, trailing, 1);
@@ -177,53 +221,27 @@ class StagedRows {
     const unsigned leading_added = __ballot_sync(0xffffffffu, adds_leading);
     const int added = __popc(trailing_added & through) + __popc(leading_added & through);
     const int leading_slot = added - 1, trailing_slot = leading == trailing ? added - 1 : added - 2;
-    row.slot0 = mirrored ? leading_slot : trailing_slot;
-    row.slot1 = mirrored ? trailing_slot : leading_slot;
-    if (exists) rows_[lane] = row;
-    if (adds_trailing) row_of_slot_[trailing_slot] = trailing;
-    if (adds_leading) row_of_slot_[leading_slot] = leading;
-    if (lane == kWarp - 1) row_of_slot_[kMaxRows] = added;
+    if (adds_trailing) tables_.row_of_slot[trailing_slot] = trailing;
+    if (adds_leading) tables_.row_of_slot[leading_slot] = leading;
+    if (lane == kWarp - 1) tables_.slots = added;
+    if (!exists) return;
+    const bool inside0 = p_.border || (tap.first >= 0 && tap.first < height);
+    const bool inside1 = p_.border || (tap.first >= -1 && tap.first < height - 1);
+    const int upper_slot = mirrored ? leading_slot : trailing_slot;
+    const int lower_slot = mirrored ? trailing_slot : leading_slot;
+    tables_.rows[lane] = {inside0 ? place(upper_slot, upper) : -1, inside1 ? place(lower_slot, lower) : -1,
+                          tap.u1, sample_offset<float>(i, p_.patches.height)};
   }
 
-  AF_DEVICE void read_stored(int slot, int at, float (&left)[kChannels], float (&right)[kChannels]) const {
-    const unsigned char* const rows = shared_rows();
-    if constexpr (kInterleaved && sizeof(T) == 1) {
-      // Six bytes at any offset: three words, shifted.
-      const int byte = segment_at_[slot] + at;
-      const uint32_t* const words = reinterpret_cast<const uint32_t*>(rows) + byte / 4;
-      const uint32_t shift = uint32_t(byte % 4) * 8;
-      const uint32_t low = funnel_shift_right(words[0], words[1], shift);
-      const uint32_t high = funnel_shift_right(words[1], words[2], shift);
-      left[0] = byte_as_float(low, 0);
-      left[1] = byte_as_float(low, 1);
-      left[2] = byte_as_float(low, 2);
-      right[0] = byte_as_float(low, 3);
-      right[1] = byte_as_float(high, 0);
-      right[2] = byte_as_float(high, 1);
-    } else {
-#pragma unroll
-      for (int c = 0; c < kChannels; ++c) {
-        const int segment =
-            kInterleaved ? segment_at_[slot] + c * int(sizeof(T)) : segment_at_[slot * kSegments + c];
-        const unsigned char* const pixel = rows + segment + at;
-        left[c] = load_as<float>(*reinterpret_cast<const T*>(pixel));
-        right[c] = load_as<float>(*reinterpret_cast<const T*>(pixel + kPixel));
-      }
-    }
-  }
-
-  // A byte becomes the low mantissa bits of 2^23, which a subtraction removes: two full-rate instructions,
-  // where a conversion takes a slower unit.
-  AF_DEVICE static float byte_as_float(uint32_t word, uint32_t n) {
-    return float_of(byte_permute(word, 0x4b000000u, 0x7650u + n)) - 8388608.0f;
+  // What `read` takes for the row in a slot: where it starts, or the first of its planes.
+  AF_DEVICE int place(int slot, int64_t row) const {
+    return kInterleaved ? segment_at(slot, row) : slot * kSegments;
   }
 
   const CropResize& p_;
   const Box<float> box_;
   const StagedLayout& layout_;
-  Row* rows_;         // [kMaxStrip]
-  int* row_of_slot_;  // [kMaxRows + 1], the last is their number
-  int* segment_at_;   // [kMaxRows kSegments]
+  Tables& tables_;
   const unsigned char* image_;
   int64_t start_;
   int count_;
@@ -273,8 +291,8 @@ inline StagedLayout staged_layout(const CropResize& p, bool with_output) {
   const int64_t row = p.frames.width * size * (interleaved ? kChannels : 1);
   StagedLayout layout{};
   const bool dense = (interleaved ? p.frames.stride_x == kChannels : p.frames.stride_x == 1);
-  if (p.frames.channels != kChannels || p.antialias || p.double_precision || size == 8 || !dense ||
-      !is_staged_output(p.patches.dtype) ||
+  if (p.frames.count == 0 || p.frames.channels != kChannels || p.antialias || p.double_precision ||
+      size == 8 || !dense || !is_staged_output(p.patches.dtype) ||
       p.frames.width * size * kChannels > kMaxBytesPerColumn * p.patches.width || p.patches.width > 1024) {
     return layout;
   }

@@ -65,12 +65,13 @@ def test_ops_tables_keep_inputs_apart_and_show_the_share_of_the_copy_bandwidth(r
         bandwidth_at_least=0.6,
         at_least=None,
         at_most_us=6,
+        launches={"adafocus_ops": 1, "grid_sample": 15},
     )
     rows.write(results / "ops_other.jsonl", [more, ops_row("e", input="16 boxes")])
     tables = report.section("ops", results).split("\n\n**")
     assert tables[0] == EXPECTED_OPS
     assert "| case | ms | of copy | grid_sample | at least |" in tables[1]
-    assert "| d | 1.25 | 62% | 20 (16.0x) | 60% (met), 6 us (not met) |" in tables[1]
+    assert "| d | 1.25 | 62% | 20 (16.0x) | 60% (met), 6 us (not met), one launch (met) |" in tables[1]
     assert "| e | 1.25 | - | 20 (16.0x) | 15x (met) |" in tables[1]
 
 

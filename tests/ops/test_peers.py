@@ -93,12 +93,19 @@ class TestPositionsOfHalfFrames:
         with pytest.raises(RuntimeError):
             roi_align(FRAMES.bfloat16(), rois(BOXES, INDEX), 4)
 
+    def test_kornia_takes_float32_corners(self, crop_and_resize):
+        assert crop_and_resize(FRAMES.bfloat16(), CORNERS.expand(2, 4, 2), (4, 4)).dtype == torch.bfloat16
+
 
 class TestChannelsLast:
     FRAMES = FRAMES.contiguous(memory_format=torch.channels_last)
 
     def test_ours_keeps_it(self):
         assert crop_resize(self.FRAMES, BOXES[:2], 4).is_contiguous(memory_format=torch.channels_last)
+
+    def test_grid_sample_does_not(self):
+        out = F.grid_sample(self.FRAMES, GRID, align_corners=False)
+        assert not out.is_contiguous(memory_format=torch.channels_last)
 
     def test_roi_align_does_not(self, roi_align):
         out = roi_align(self.FRAMES, rois(BOXES, INDEX), 4)
@@ -127,6 +134,16 @@ class TestOutsideTheFrame:
         zeros, border = (crop_resize(frames, self.BOX, 2, padding=padding) for padding in ("zeros", "border"))
         assert zeros[0, 0, :, 0].tolist() == [0.0, 1.0]
         assert border[0, 0, :, 0].tolist() == [1.0, 1.0]
+
+    @pytest.mark.parametrize(("mode", "expected"), [("zeros", 0.0), ("border", 1.0), ("reflection", 1.0)])
+    def test_grid_sample_offers_reflection_too(self, mode, expected):
+        outside = torch.full((1, 1, 1, 2), -3.0)
+        out = F.grid_sample(torch.ones(1, 1, 16, 16), outside, padding_mode=mode, align_corners=False)
+        assert out.item() == expected
+
+    def test_kornia_reads_zeros(self, crop_and_resize):
+        outside = CORNERS - 20
+        assert not crop_and_resize(FRAMES[:1], outside, (4, 4)).any()
 
     def test_roi_align_repeats_the_edge_by_one_pixel(self, roi_align):
         out = roi_align(torch.ones(1, 1, 16, 16), rois(self.BOX, INDEX[:1]), 2, sampling_ratio=1, aligned=True)
