@@ -18,6 +18,7 @@ def install() -> None:
     interpreter._patch_lang = lambda function: interpreter._LangPatchScope()
     # It checks integers for overflow, which a GPU does not either.
     interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
+    np.seterr(divide="ignore", over="ignore", invalid="ignore")  # nor for these
     # It makes and checks new types for whatever it computes.
     interpreter._get_np_dtype = _np_dtype
     tl.block_type.__init__ = _describe_block

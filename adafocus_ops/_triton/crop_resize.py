@@ -45,7 +45,7 @@ MAX_STEPS = 8
 
 @triton.jit
 def _samples(centre, extent, i, positions, size, valid, variant):
-    """The samples of a block of outputs; those beyond the last output, and of boxes that are not valid, read nothing."""
+    """The samples of a block of outputs; those beyond the last, and all of a box that is not valid, read nothing."""
     begin, end, filter = sample(centre, extent, i, positions, size, variant)
     return begin, tl.where(i < tl.where(valid, positions, 0), end, begin), filter
 
@@ -299,7 +299,8 @@ def bwd_frames(
     if d_frames.numel() == 0:
         return d_frames
     target, patches = Images.of(d_frames), Images.of(grad)
-    variant = Variant.of(target, height, width, padding, antialias, patches, accesses=4)
+    accesses = 2 if antialias else 4  # a triangle takes many registers
+    variant = Variant.of(target, height, width, padding, antialias, patches, accesses=accesses)
     sizes = (boxes.shape[0], height, width, *grad.shape[-2:])
     arguments = (target, patches, boxes, frame_index, affine, *sizes, variant)
     launch(_bwd_frames, num_frames * variant.blocks(height, width), grad.device, *arguments)

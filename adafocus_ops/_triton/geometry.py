@@ -112,13 +112,14 @@ def _antialiased(centre, extent, step, position, offset, positions, size, varian
     last = tl.ceil(position + reach - 0.5)
     last = tl.where(last < after, last, after) - 1.0
     triangle, ends = (position, offset, slope, slope_by_extent), (low, high, high_by_extent)
-    total = _sum_of_raw(triangle, ends, first, last)
+    cuts = _cuts(triangle, ends)
+    total = _sum_of_raw(triangle, cuts, first, last)
     scale = tl.where(total[0] > 0, inverse(total[0], reach.dtype), 0.0)
     limit = tl.cast(size, centre.dtype)
     if variant.border:
         begin, end = clamp_to(first, 0.0, limit - 1.0), clamp_to(last, 0.0, limit - 1.0)
-        left = _sum_of_raw(triangle, ends, first, tl.where(last < 0, last, -1.0))
-        right = _sum_of_raw(triangle, ends, tl.where(first > limit, first, limit), last)
+        left = _sum_of_raw(triangle, cuts, first, tl.where(last < 0, last, -1.0))
+        right = _sum_of_raw(triangle, cuts, tl.where(first > limit, first, limit), last)
         outside = (left, right, size - 1)  # weights of the first and the last pixel besides their own
     else:
         begin, end = clamp_to(first, 0.0, limit), clamp_to(last, -1.0, limit - 1.0)
@@ -129,7 +130,8 @@ def _antialiased(centre, extent, step, position, offset, positions, size, varian
 @triton.jit
 def _antialiased_weights(filter, r):
     triangle, ends, total, scale, outside = filter
-    weight = _raw(triangle, ends, r.to(total[0].dtype))
+    pixel = r.to(total[0].dtype)
+    weight = _covered(_triangle(triangle, pixel), ends, pixel)
     if len(outside) > 0:
         left, right, last_pixel = outside
         weight = _plus(weight, r == 0, left)
@@ -145,6 +147,11 @@ def _plus(a, there, b):
 
 
 @triton.jit
+def _minus(a, b):
+    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
+
+
+@triton.jit
 def _triangle(triangle, r):
     """1 - |r + 1/2 - q| / s of pixel r."""
     position, offset, slope, slope_by_extent = triangle
@@ -155,10 +162,10 @@ def _triangle(triangle, r):
 
 
 @triton.jit
-def _raw(triangle, ends, r):
-    """The weight of pixel r before normalisation: the triangle times how much of the pixel the box covers."""
+def _covered(triangle, ends, r):
+    """raw(r), the weight of pixel r before normalisation: its triangle times how much of the pixel the box covers."""
+    height, by_centre, by_extent = triangle
     low, high, high_by_extent = ends
-    height, by_centre, by_extent = _triangle(triangle, r)
     cover = clamp_to(tl.where(high < r + 1.0, high, r + 1.0) - tl.where(low > r, low, r), 0.0, 1.0)
     cut_low = ((low >= r) & (low < r + 1.0)).to(cover.dtype)
     cut_high = ((high > r) & (high <= r + 1.0)).to(cover.dtype)
@@ -169,29 +176,32 @@ def _raw(triangle, ends, r):
 
 
 @triton.jit
-def _sum_of_raw(triangle, ends, first, last):
+def _cuts(triangle, ends):
+    """The pixels that the ends of the box cut, and raw less the triangle there."""
+    low, high, _ = ends
+    low_pixel, high_pixel = tl.floor(low), tl.ceil(high) - 1.0
+    at_low, at_high = _triangle(triangle, low_pixel), _triangle(triangle, high_pixel)
+    less_low = _minus(_covered(at_low, ends, low_pixel), at_low)
+    less_high = _minus(_covered(at_high, ends, high_pixel), at_high)
+    high_pixel = tl.where(high_pixel > low_pixel, high_pixel, float("inf"))  # the same pixel counts once
+    return low_pixel, less_low, high_pixel, less_high
+
+
+@triton.jit
+def _sum_of_raw(triangle, cuts, first, last):
     """The sum of raw over pixels first..last, which all have weight: two arithmetic series for the triangle's sides;
     what the ends of the box cut off their two pixels is put right after."""
     position, offset, slope, slope_by_extent = triangle
-    low, high, _ = ends
+    low_pixel, less_low, high_pixel, less_high = cuts
     peak = clamp_to(tl.floor(position - 0.5), first - 1.0, last)  # the last pixel of the rising side
     rising, falling = peak - first + 1.0, last - peak
     away = rising * (position - 0.5 - (first + peak) * 0.5) + falling * ((peak + 1.0 + last) * 0.5 + 0.5 - position)
     by_position = (falling - rising) * slope
     total = (rising + falling - away * slope, by_position, by_position * offset - away * slope_by_extent)
-    low_pixel, high_pixel = tl.floor(low), tl.ceil(high) - 1.0
-    high_pixel = tl.where(high_pixel > low_pixel, high_pixel, float("inf"))  # the same pixel counts once
-    total = _plus(total, (low_pixel >= first) & (low_pixel <= last), _less_by_cover(triangle, ends, low_pixel))
-    total = _plus(total, (high_pixel >= first) & (high_pixel <= last), _less_by_cover(triangle, ends, high_pixel))
-    zero = (slope * 0.0, slope * 0.0, slope * 0.0)
-    return _plus(zero, first <= last, total)
-
-
-@triton.jit
-def _less_by_cover(triangle, ends, r):
-    """raw(r) less what it would be if the box covered the whole pixel."""
-    raw, whole = _raw(triangle, ends, r), _triangle(triangle, r)
-    return raw[0] - whole[0], raw[1] - whole[1], raw[2] - whole[2]
+    total = _plus(total, (low_pixel >= first) & (low_pixel <= last), less_low)
+    total = _plus(total, (high_pixel >= first) & (high_pixel <= last), less_high)
+    some = first <= last
+    return tl.where(some, total[0], 0.0), tl.where(some, total[1], 0.0), tl.where(some, total[2], 0.0)
 
 
 @triton.jit

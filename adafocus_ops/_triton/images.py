@@ -97,8 +97,10 @@ class Variant(NamedTuple):
         accesses: int = 1,
         to_pixel: int = 32,
     ) -> "Variant":
-        """A block of so many accesses to `images` for each thread: where channels are accessed together, of up to
-        `to_pixel` accesses to a pixel, else of all of few channels; and of no more columns than waste little at the end of a row.
+        """A block of so many accesses to `images` for each thread.
+
+        Where channels are accessed together, it has up to `to_pixel` accesses to a pixel, else all of few channels.
+        It has no more columns than waste little at the end of a row.
 
         Args:
             rows, columns: what is divided into blocks.

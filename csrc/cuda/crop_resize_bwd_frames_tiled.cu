@@ -5,8 +5,8 @@
 namespace adafocus {
 namespace {
 
-constexpr int kTile =
-    4096;  // elements of a frame that a block works on: 16 of each thread, in 16-byte pieces
+// Elements of a frame that a block works on: 16 of each thread, in 16-byte pieces.
+constexpr int kTile = 4096;
 
 // The outputs that read one pixel of an axis, and the weights of the first two of them: there are seldom
 // more.
@@ -28,26 +28,31 @@ struct Place {
 
 // Steps through the elements of a dense frame in the order of memory.
 struct Cursor {
-  int channels, height, width;
+  unsigned channels, height, width;
   bool interleaved;
 
-  AF_DEVICE Place at(int element) const {
-    if (interleaved) {
-      const int pixel = element / channels;
-      return {element % channels, pixel / width, pixel % width};
-    }
-    const int row = element / width;
-    return {row / height, row % height, element % width};
+  AF_DEVICE Place at(unsigned element) const {
+    const unsigned inner = interleaved ? channels : width, outer = element / inner;
+    const unsigned in_inner = element - outer * inner, middle = interleaved ? width : height;
+    const unsigned in_outer = outer / middle, in_middle = outer - in_outer * middle;
+    return interleaved ? Place{int(in_inner), int(in_outer), int(in_middle)}
+                       : Place{int(in_outer), int(in_middle), int(in_inner)};
   }
 
-  AF_DEVICE void next(Place& place) const {
-    if (interleaved) {
-      if (++place.c < channels) return;
-      place.c = 0;
-    }
-    if (++place.x < width) return;
+  // How many elements from a place on lie in its row (of its plane, if channels are planes).
+  AF_DEVICE int left_in_row(const Place& place) const {
+    return interleaved ? int((width - place.x) * channels) - place.c : int(width) - place.x;
+  }
+
+  AF_DEVICE void next_pixel(Place& place) const {
+    if (interleaved) place.c = 0;
+    ++place.x;
+  }
+
+  AF_DEVICE void next_row(Place& place) const {
     place.x = 0;
-    if (++place.y < height) return;
+    if (interleaved) place.c = 0;
+    if (++place.y < int(height)) return;
     place.y = 0;
     ++place.c;
   }
@@ -78,7 +83,7 @@ AF_DEVICE float weight_of(const Readers& readers, int n, int r, float centre, fl
 
 // Grid: (frame, tile). Each element gathers from the outputs that read it, box by box.
 template <class T>
-__launch_bounds__(kThreads, 4) AF_KERNEL
+__launch_bounds__(kThreads, 3) AF_KERNEL
     crop_resize_bwd_frames_tiled_kernel(const CropResize p, const TileLayout tile) {
   constexpr int kPiece = 16 / int(sizeof(T)), kPieces = kTile / (kThreads * kPiece);
   const int64_t frame = blockIdx.x;
@@ -86,9 +91,9 @@ __launch_bounds__(kThreads, 4) AF_KERNEL
   // Pieces lie on 16-byte boundaries of memory, so the first may begin before the frame.
   const int before = int(reinterpret_cast<uintptr_t>(out) % 16 / sizeof(T));
   const int origin = int(blockIdx.y) * kTile - before;
-  const Cursor cursor{int(p.frames.channels), int(p.frames.height), int(p.frames.width),
-                      p.frames.stride_c == 1};
-  const Place corner = cursor.at(max_of(origin, 0));
+  const int height = int(p.frames.height), width = int(p.frames.width);
+  const Cursor cursor{unsigned(p.frames.channels), unsigned(height), unsigned(width), p.frames.stride_c == 1};
+  const Place corner = cursor.at(unsigned(max_of(origin, 0)));
   // Every thread sums the elements of its pieces in a column of its own.
   float* const sums = reinterpret_cast<float*>(dynamic_shared()) + thread_index();
   Readers* const columns = reinterpret_cast<Readers*>(dynamic_shared() + kTile * sizeof(float));
@@ -98,10 +103,10 @@ __launch_bounds__(kThreads, 4) AF_KERNEL
     const Box<float> box = p.box<float>(k);
     const int64_t out_h = p.patches.height, out_w = p.patches.width;
     for (int n = thread_index(); n < tile.columns; n += kThreads) {
-      columns[n] = find_readers((corner.x + n) % cursor.width, box.cx, box.w, out_w, cursor.width, p.border);
+      columns[n] = find_readers((corner.x + n) % width, box.cx, box.w, out_w, width, p.border);
     }
     for (int n = thread_index(); n < tile.rows; n += kThreads) {
-      rows[n] = find_readers((corner.y + n) % cursor.height, box.cy, box.h, out_h, cursor.height, p.border);
+      rows[n] = find_readers((corner.y + n) % height, box.cy, box.h, out_h, height, p.border);
     }
     __syncthreads();
     visit(p.patches.dtype, [&](auto tag) {
@@ -110,24 +115,35 @@ __launch_bounds__(kThreads, 4) AF_KERNEL
       for (int piece = 0; piece < kPieces; ++piece) {
         const int first = origin + (piece * kThreads + thread_index()) * kPiece;
         if (first + kPiece <= 0 || first >= tile.elements) continue;
-        Place place = cursor.at(max_of(first, 0));
-        for (int e = max_of(-first, 0); e < min_of(kPiece, tile.elements - first); ++e, cursor.next(place)) {
-          const int row = place.y - corner.y, column = place.x - corner.x;
-          const Readers y = rows[row < 0 ? row + cursor.height : row];
-          const Readers x = columns[column < 0 ? column + cursor.width : column];
-          if (y.count == 0 || x.count == 0) continue;
-          const G* const from = patch + place.c * p.patches.stride_c + y.begin * p.patches.stride_y +
-                                x.begin * p.patches.stride_x;
-          float sum = 0;
-          for (int a = 0; a < y.count; ++a) {
-            float in_row = 0;
-            for (int b = 0; b < x.count; ++b) {
-              in_row += weight_of(x, b, place.x, box.cx, box.w, out_w, cursor.width, p.border) *
-                        load_as<float>(from[a * p.patches.stride_y + b * p.patches.stride_x]);
+        Place place = cursor.at(unsigned(max_of(first, 0)));
+        const int end = min_of(kPiece, tile.elements - first);
+        for (int e = max_of(-first, 0), row_end; e < end; e = row_end, cursor.next_row(place)) {
+          row_end = min_of(end, e + cursor.left_in_row(place));
+          const int row = place.y - corner.y;
+          const Readers y = rows[row < 0 ? row + height : row];
+          if (y.count == 0) continue;
+          while (e < row_end) {
+            const int column = place.x - corner.x,
+                      channels = cursor.interleaved ? int(cursor.channels) - place.c : 1;
+            const Readers x = columns[column < 0 ? column + width : column];
+            const int pixel_end = min_of(row_end, e + channels);
+            if (x.count == 0) e = pixel_end;
+            const G* from = patch + place.c * p.patches.stride_c + y.begin * p.patches.stride_y +
+                            x.begin * p.patches.stride_x;
+            for (int c = place.c; e < pixel_end; ++e, ++c, from += p.patches.stride_c) {
+              float sum = 0;
+              for (int a = 0; a < y.count; ++a) {
+                float in_row = 0;
+                for (int b = 0; b < x.count; ++b) {
+                  in_row += weight_of(x, b, place.x, box.cx, box.w, out_w, width, p.border) *
+                            load_as<float>(from[a * p.patches.stride_y + b * p.patches.stride_x]);
+                }
+                sum += weight_of(y, a, place.y, box.cy, box.h, out_h, height, p.border) * in_row;
+              }
+              sums[(piece * kPiece + e) * kThreads] += scale_of<float>(p, c) * sum;
             }
-            sum += weight_of(y, a, place.y, box.cy, box.h, out_h, cursor.height, p.border) * in_row;
+            cursor.next_pixel(place);
           }
-          sums[(piece * kPiece + e) * kThreads] += sum;
         }
       }
     });
@@ -137,14 +153,8 @@ __launch_bounds__(kThreads, 4) AF_KERNEL
     const int first = origin + (piece * kThreads + thread_index()) * kPiece;
     if (first + kPiece <= 0 || first >= tile.elements) continue;
     alignas(16) T values[kPiece];
-    Place place = cursor.at(max_of(first, 0));
 #pragma unroll
-    for (int e = 0; e < kPiece; ++e) {
-      const bool exists = first + e >= 0 && first + e < tile.elements;
-      const float scale = exists ? scale_of<float>(p, place.c) : 0.0f;
-      values[e] = Store<T>::from(scale * sums[(piece * kPiece + e) * kThreads]);
-      if (exists) cursor.next(place);
-    }
+    for (int e = 0; e < kPiece; ++e) values[e] = Store<T>::from(sums[(piece * kPiece + e) * kThreads]);
     if (first >= 0 && first + kPiece <= tile.elements) {
       store_16(out + first, *reinterpret_cast<const Bytes16*>(values));
     } else {

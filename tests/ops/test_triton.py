@@ -1,149 +1,33 @@
-"""The Triton kernels: what the suites of all backends do not show. Run as a script, it compiles them for a GPU."""
+"""The Triton kernels: what the suites of all backends do not show."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from op_specs import random_images
+
+from conftest import device_of, require_backend
+
+images = pytest.importorskip("adafocus_ops._triton.images", reason="Triton is not installed")
+crop_resize = pytest.importorskip("adafocus_ops._triton.crop_resize")
+crop_mean = pytest.importorskip("adafocus_ops._triton.crop_mean")
 
 
 # ----------------------------------------------------------------------------------------------------
 # Compiled for GPUs that are not here
 
 
-class Case:
-    """Shapes of one call, and what runs it: tensors without memory, so that nothing but compiling happens."""
-
-    def __init__(self, frames, dtype, channels_last, out, *, affine=False, index=False, **more):
-        def empty(*shape, dtype=torch.float32):
-            last = channels_last and len(shape) == 4
-            return torch.empty(shape, dtype=dtype, device="meta").to(
-                memory_format=torch.channels_last if last else torch.contiguous_format
-            )
-
-        *lead, channels, height, width = frames
-        count = torch.Size(lead).numel()
-        self.frames = empty(count, channels, height, width, dtype=dtype).unflatten(0, lead)
-        self.boxes = empty(count, 4, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-        self.index = empty(count, dtype=torch.int64) if index else None
-        self.affine = empty(2, channels, dtype=self.boxes.dtype) if affine else None
-        self.grad_dtype = dtype if dtype.is_floating_point else torch.float16
-        self.grad = empty(count, channels, *out, dtype=self.grad_dtype)
-        self.means_grad = empty(count, channels, dtype=self.grad_dtype)
-        self.size, self.out, self.channels_last = (count, height, width), out, channels_last
-        self.padding, self.antialias = more.get("padding", "zeros"), more.get("antialias", False)
-
-    def crop_resize(self, part: str) -> None:
-        from adafocus_ops._triton import crop_resize
-
-        boxes, how = (self.boxes, self.index, self.affine), (self.padding, self.antialias)
-        arguments = {
-            "fwd": (self.frames, *boxes, *self.out, *how, self.grad_dtype, self.channels_last),
-            "bwd_boxes": (self.grad, self.frames, *boxes, *how),
-            "bwd_frames": (self.grad, *boxes, *self.size, *how, self.grad_dtype, self.channels_last),
-        }
-        getattr(crop_resize, part)(*arguments[part])
-
-    def crop_mean(self, part: str) -> None:
-        from adafocus_ops._triton import crop_mean
-
-        boxes, how = (self.boxes, self.index, self.affine), (*self.out, self.padding)
-        arguments = {
-            "fwd": (self.frames, *boxes, *how, self.grad_dtype),
-            "bwd_boxes": (self.means_grad, self.frames, *boxes, *how),
-            "bwd_frames": (self.means_grad, *boxes, *self.size, *how, self.grad_dtype, self.channels_last),
-        }
-        getattr(crop_mean, part)(*arguments[part])
-
-
-HALF, FLOAT, BYTE = torch.float16, torch.float32, torch.uint8
-PARTS = ("fwd", "bwd_boxes", "bwd_frames")
-CASES = {
-    "crop_resize": {
-        "planes": Case((1536, 3, 224, 224), BYTE, False, (96, 96), affine=True, index=True),
-        "pixels of four": Case((1536, 4, 224, 224), BYTE, True, (96, 96), affine=True, index=True),
-        "video in double precision": Case((64, 8, 3, 224, 224), torch.float64, False, (96, 96)),
-        "feature map": Case((128, 1280, 7, 7), HALF, True, (3, 3)),
-        "planar feature map": Case((128, 1280, 7, 7), FLOAT, False, (4, 4)),
-        "antialiased": Case(
-            (1536, 3, 224, 224), BYTE, False, (96, 96), affine=True, index=True, padding="border", antialias=True
-        ),
-    },
-    "crop_mean": {
-        "planes": Case((1536, 3, 224, 224), BYTE, False, (96, 96), affine=True, index=True),
-        "feature map": Case((128, 1280, 7, 7), HALF, True, (3, 3)),
-    },
-}
 ARCHITECTURES = (86, 90)
-
-
-def compile_cases(architecture: int) -> list[dict]:
-    """Runs every case with a driver that knows the architecture and nothing else, and tells what was compiled."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
-
-    class Driver:
-        get_current_device = staticmethod(lambda: 0)
-        get_current_stream = staticmethod(lambda device: 0)
-        get_current_target = staticmethod(lambda: GPUTarget("cuda", architecture, 32))
-
-    class Operators(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            operators.append(str(func))
-            return func(*args, **(kwargs or {}))
-
-    driver.set_active(Driver())
-    run = JITFunction.run
-
-    def compile_only(function, *args, grid, warmup, **kwargs):
-        launches.append((grid, run(function, *args, grid=grid, warmup=True, **kwargs)))
-
-    JITFunction.run = compile_only
-    found = []
-    for op, cases in CASES.items():
-        for name, case in cases.items():
-            for part in PARTS:
-                launches: list = []
-                operators: list[str] = []
-                with Operators():
-                    getattr(case, op)(part)
-                ((grid, kernel),) = launches  # one launch
-                about = {"case": f"{op} {part}, {name}", "grid": grid, "operators": operators}
-                found.append({**about, **resources(kernel.asm["cubin"]), "ptx": instructions(kernel.asm["ptx"])})
-    return found
-
-
-def resources(cubin: bytes) -> dict[str, int]:
-    import tempfile
-
-    import triton
-
-    program = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        text = subprocess.run([program, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", text.stdout).groups()
-    return {"registers": int(registers), "stack": int(stack)}
-
-
-def instructions(ptx: str) -> dict[str, int]:
-    """How often the instructions occur that the tests ask about."""
-    names = re.findall(r"\b((?:ld|st)\.global[.\w]*|(?:atom|red|div)\.[.\w]+)", ptx)
-    return {name: names.count(name) for name in set(names)}
 
 
 @pytest.fixture(scope="module")
 def compiled() -> list[dict]:
-    pytest.importorskip("triton", reason="Triton is not installed")
     environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-W", "ignore", __file__]
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("compile_triton.py"))]
     running = [
         subprocess.Popen([*command, str(architecture)], env=environment, stdout=subprocess.PIPE, text=True)
         for architecture in ARCHITECTURES
@@ -190,11 +74,96 @@ def test_channels_are_accessed_together(compiled):
 
 @pytest.fixture
 def device(request) -> str:
-    from conftest import device_of, require_backend
-
     require_backend(request, "crop_resize", "triton", device_of("triton"))
     return device_of("triton")
 
 
-if __name__ == "__main__":
-    print(json.dumps(compile_cases(int(sys.argv[1]))))
+HOSTILE = torch.tensor(
+    [
+        (6.2, 7.3, 5.1, 6.2),
+        (6.2, 7.3, -5.1, -6.2),  # mirrored
+        (5.2, 5.3, 0, 0),
+        (5, 5, 1e-3, 1e-30),
+        (5.5, 6.5, 4, 5),  # samples on pixels and between two
+        (0, 12, 9, 9),  # over two edges
+        (6, 7, 40, 50),
+        (6, 7, 1e6, -1e6),
+        (5, 5, 1e30, 3e38),
+        (-3e38, 5, 3e38, 6),
+        (-500, 700, 6, 6),
+        (-500, 700, 1010, 1400),
+    ],
+    dtype=torch.float64,
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_gathering_misses_no_reader(antialias, padding, dtype, device):
+    """The gradient of the frames is the adjoint of the forward, box by box, wherever rounding puts the samples."""
+    boxes = HOSTILE.to(dtype).to(device)
+    count = len(boxes)
+    frames = torch.rand(count, 1, 11, 13, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    upstream = torch.rand(count, 1, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 1
+    frames, upstream = frames.to(dtype).to(device), upstream.to(dtype).to(device)
+    how = (padding, antialias, dtype, False)
+    out = crop_resize.fwd(frames, boxes, None, None, 4, 5, *how)
+    d_frames = crop_resize.bwd_frames(upstream, boxes, None, None, count, 11, 13, *how)
+    forward = (out * upstream).flatten(1).double().sum(1)
+    adjoint = (d_frames * frames).flatten(1).double().sum(1)
+    torch.testing.assert_close(adjoint, forward, rtol=64 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("out", [(4, 4), (7, 40)])
+def test_many_boxes_of_one_frame_are_added_in_their_order(out, device):
+    """Bit by bit what one box after the other gives: 1 500 boxes, more than are looked at together."""
+    count, near = 1500, torch.tensor([3, 700, 1023, 1024, 1499])
+    boxes = torch.full((count, 4), 4.0)
+    boxes[near, 0] = torch.tensor([3.0, 3.25, 3.5, 4.5, 5.5])
+    index = torch.zeros(count, dtype=torch.int32)
+    index[near] = 2
+    upstream = torch.rand(count, 2, *out, generator=torch.Generator().manual_seed(0))
+    how = (8, 9, "zeros", False, torch.float32, True)
+
+    def gradient(chosen):
+        tensors = (upstream[chosen], boxes[chosen], index[chosen])
+        grad, box, frame = (t.to(device) for t in tensors)
+        return crop_resize.bwd_frames(grad, box, frame, None, 3, *how)[2]
+
+    index[torch.arange(count)[~torch.isin(torch.arange(count), near)]] = 9  # of no frame
+    one_by_one = torch.zeros_like(gradient(near[:1]))
+    for box in near:
+        one_by_one = one_by_one + gradient(box[None])
+    torch.testing.assert_close(gradient(torch.arange(count)), one_by_one, rtol=1e-6, atol=1e-6)
+    assert torch.equal(gradient(torch.arange(count)), gradient(near))
+
+
+@pytest.mark.parametrize("op", ["crop_resize", "crop_mean"])
+def test_wide_offsets_give_the_same(op, device, monkeypatch):
+    """Images of more than 2^31 elements are read by 64-bit offsets, smaller ones by 32-bit offsets."""
+    frames = random_images((2, 2, 3, 11, 13), torch.float32, "strided").to(device)
+    boxes, index = HOSTILE[:4].float().to(device), torch.tensor([3, 0, 0, 1]).to(device)
+
+    def everything():
+        if op == "crop_resize":
+            out = crop_resize.fwd(frames, boxes, index, None, 4, 5, "border", False, torch.float32, False)
+            yield from (out, crop_resize.bwd_boxes(out, frames, boxes, index, None, "border", False))
+            size = (4, 11, 13, "border", False, torch.float32, False)
+            yield crop_resize.bwd_frames(out, boxes, index, None, *size)
+        else:
+            out = crop_mean.fwd(frames, boxes, index, None, 4, 5, "border", torch.float32)
+            yield from (out, crop_mean.bwd_boxes(out, frames, boxes, index, None, 4, 5, "border"))
+            yield crop_mean.bwd_frames(out, boxes, index, None, 4, 11, 13, 4, 5, "border", torch.float32, False)
+
+    narrow = list(everything())
+    assert images.Images.of(frames).span() < 2**31
+    monkeypatch.setattr(images.Images, "span", lambda self: 2**31)
+    assert all(map(torch.equal, narrow, everything()))
+
+
+def test_images_of_more_than_2_31_elements_have_wide_offsets():
+    frames = torch.empty(2, 1, 50_000, 50_000, dtype=torch.uint8, device="meta")
+    for shape, offset in ((frames, images.tl.int64), (frames[..., :10, :10], images.tl.int32)):
+        variant = images.Variant.of(images.Images.of(shape), 8, 8, "zeros", False)
+        assert variant.offset.value == offset
