@@ -73,7 +73,8 @@ def _over_pixels(block, variant):
 @triton.jit(do_not_specialize=SIZES)
 def _fwd(means, frames, boxes, frame_index, affine, num_frames, height, width, out_h, out_w, variant):
     k, c, _, _ = locate(tl.program_id(0), 1, 1, 1, variant)
-    (cy, cx, h, w), frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    cy, cx, h, w = box
     top, bottom = touched(cy, h, out_h, height, variant)
     left, right = touched(cx, w, out_w, width, variant)
     total = zero_block(variant, cy.dtype)
@@ -138,7 +139,8 @@ def _bwd_boxes(
     variant,
 ):
     k = tl.program_id(0)
-    (cy, cx, h, w), frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    cy, cx, h, w = box
     grad += k.to(tl.int64) * stride_k
     top, bottom = touched(cy, h, out_h, height, variant)
     left, right = touched(cx, w, out_w, width, variant)

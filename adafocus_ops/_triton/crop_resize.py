@@ -96,7 +96,8 @@ def _add(total, inside, frames, frame, c, y, x, a, b, variant):
 @triton.jit(do_not_specialize=SIZES)
 def _fwd(out, frames, boxes, frame_index, affine, num_frames, height, width, out_h, out_w, strip, variant):
     k, c, first_row, column = locate(tl.program_id(0), out_h, out_w, strip, variant)
-    (cy, cx, h, w), frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    cy, cx, h, w = box
     patch = image(out, k.to(tl.int64))
     if affine is not None:
         scale, shift = load_affine(affine, c, variant)
@@ -180,7 +181,8 @@ def _add_derivatives(by, g, of_shift, frames, frame, c, y, x, a, b, variant):
 @triton.jit(do_not_specialize=SIZES)
 def _bwd_boxes(d_boxes, grad, frames, boxes, frame_index, affine, num_frames, height, width, out_h, out_w, variant):
     k = tl.program_id(0)
-    (cy, cx, h, w), frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
+    cy, cx, h, w = box
     patch = image(grad, k.to(tl.int64))
     zero = _over_channels(zero_block(variant, cy.dtype), variant)
     by = (zero, zero, zero, zero)

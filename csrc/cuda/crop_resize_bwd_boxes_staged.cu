@@ -14,7 +14,7 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
   const int64_t k = blockIdx.x;
   float sums[4] = {};  // (cy, cx, h, w)
   if (p.valid<float>(k)) {
-    const Rows rows(p, k, p.frame_of(k), layout, tables[0]);
+    const Rows rows(p, k, /*valid=*/true, layout, tables[0]);
     float scale[kChannels], shift[kChannels];
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
@@ -28,43 +28,43 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
       visit_staged_output(p.patches.dtype, [&](auto tag) {
         using G = typename decltype(tag)::type;
         const G* const grad = typed<const G>(p.patches.data) + p.patch_offset(k) + first * p.patches.stride_y;
-        for_each_output(count, layout.out_w, [&](int i, int j) {
-          const typename Rows::Row row = rows.row(i);
+        for_each_column(layout.out_w, [&](int j, int i, int step) {
           const typename Rows::Column column = rows.column(j);
-          const G* const from = grad + i * p.patches.stride_y + j * p.patches.stride_x;
-          float g[kChannels], of_shift = 0;  // by the stored pixels, and by what the shift adds to each
-#pragma unroll
-          for (int c = 0; c < kChannels; ++c) {
-            g[c] = load_as<float>(from[c * p.patches.stride_c]);
-            of_shift += g[c] * shift[c];
-            g[c] *= scale[c];
-          }
-          // The gradient's product with the two pixels of a row.
-          const float shift_left = rows.inside0(column) ? of_shift : 0.0f;
-          const float shift_right = rows.inside1(column) ? of_shift : 0.0f;
-          const auto project = [&](int at, float& at_left, float& at_right) {
-            at_left = at_right = 0;
-            if (at < 0) return;
-            float left[kChannels], right[kChannels];
-            rows.read(at, column, left, right);
-            at_left = shift_left;
-            at_right = shift_right;
+          const G* from = grad + i * p.patches.stride_y + j * p.patches.stride_x;
+          for (; i < count; i += step, from += step * p.patches.stride_y) {
+            const typename Rows::Row row = rows.row(i);
+            const typename Rows::RowSlopes slopes = rows.slopes(i);
+            float g[kChannels], of_shift = 0;  // by the stored pixels, and by what the shift adds to each
 #pragma unroll
             for (int c = 0; c < kChannels; ++c) {
-              at_left += g[c] * left[c];
-              at_right += g[c] * right[c];
+              g[c] = load_as<float>(from[c * p.patches.stride_c]);
+              of_shift += g[c] * shift[c];
+              g[c] *= scale[c];
             }
-          };
-          float top_left, top_right, bottom_left, bottom_right;
-          project(row.at0, top_left, top_right);
-          project(row.at1, bottom_left, bottom_right);
-          const float y1 = row.u1, x1 = column.u1;
-          const float d_y = (1.0f - x1) * (bottom_left - top_left) + x1 * (bottom_right - top_right);
-          const float d_x = (1.0f - y1) * (top_right - top_left) + y1 * (bottom_right - bottom_left);
-          sums[0] += d_y;
-          sums[1] += d_x;
-          sums[2] += d_y * row.offset;
-          sums[3] += d_x * column.offset;
+            // The gradient's products with the two pixels of a row.
+            const auto project = [&](int at, float& at_left, float& at_right) {
+              float left[kChannels], right[kChannels];
+              rows.read(at, column, left, right);
+              at_left = at_right = 0;
+#pragma unroll
+              for (int c = 0; c < kChannels; ++c) {
+                at_left += g[c] * left[c];
+                at_right += g[c] * right[c];
+              }
+            };
+            float top_left, top_right, bottom_left, bottom_right;
+            project(row.at0, top_left, top_right);
+            project(row.at1, bottom_left, bottom_right);
+            const float y1 = row.u1, x1 = column.u1;
+            const float d_y = (1.0f - x1) * (bottom_left - top_left) + x1 * (bottom_right - top_right) +
+                              of_shift * slopes.inside * column.inside;
+            const float d_x = (1.0f - y1) * (top_right - top_left) + y1 * (bottom_right - bottom_left) +
+                              of_shift * row.inside * column.slopes.inside;
+            sums[0] += d_y;
+            sums[1] += d_x;
+            sums[2] += d_y * slopes.offset;
+            sums[3] += d_x * column.slopes.offset;
+          }
         });
       });
       __syncthreads();  // the strip is read before the next one overwrites it

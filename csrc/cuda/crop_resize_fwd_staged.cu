@@ -25,10 +25,24 @@ class StagedOutput {
     }
   }
 
-  AF_DEVICE void set(int i, int j, const float (&value)[kChannels]) const {
-    unsigned char* const pixel = shared_ + (i * out_w_ + j) * step_;
+  // Where a thread writes one pixel after the other.
+  struct Cursor {
+    unsigned char* at[kChannels];
+    int step;
+
+    AF_DEVICE void put(const float (&value)[kChannels]) {
 #pragma unroll
-    for (int c = 0; c < kChannels; ++c) *reinterpret_cast<T*>(pixel + at_[c]) = Store<T>::from(value[c]);
+      for (int c = 0; c < kChannels; ++c) {
+        *reinterpret_cast<T*>(at[c]) = Store<T>::from(value[c]);
+        at[c] += step;
+      }
+    }
+  };
+
+  // Pixels (i, j), (i + rows, j), (i + 2 rows, j), ...
+  AF_DEVICE Cursor down_from(int i, int j, int rows) const {
+    unsigned char* const pixel = shared_ + (i * out_w_ + j) * step_;
+    return {{pixel + at_[0], pixel + at_[1], pixel + at_[2]}, rows * out_w_ * step_};
   }
 
   AF_DEVICE void write() const {
@@ -45,73 +59,80 @@ class StagedOutput {
   int64_t plane_;
 };
 
-// Grid: the strips of all boxes, those of a box side by side.
+// Strips that a block works on one after the other: what belongs to a box is found once for them.
+constexpr int kStrips = 4;
+// With fewer boxes every strip is a block of its own, so that all of the GPU works.
+constexpr int64_t kManyBoxes = 256;
+
+// Grid: the chunks of strips of all boxes, those of a box side by side.
 template <class T, bool kInterleaved>
 __launch_bounds__(kThreads, 4) AF_KERNEL
-    crop_resize_fwd_staged_kernel(const CropResize p, const StagedLayout layout, unsigned strips) {
+    crop_resize_fwd_staged_kernel(const CropResize p, const StagedLayout layout, unsigned chunks, int chunk) {
   using Rows = StagedRows<T, kInterleaved>;
   AF_SHARED(typename Rows::Tables, tables, 1);
-  const int64_t k = blockIdx.x / strips;
-  const int first = int(blockIdx.x % strips) * layout.strip;
-  const int count = min_of(layout.strip, int(p.patches.height) - first);
-  if (!p.valid<float>(k)) {
-    visit_staged_output(p.patches.dtype, [&](auto tag) {
-      const StagedOutput<typename decltype(tag)::type> out(p, k, first, count, layout);
-      const float nan[kChannels] = {__builtin_nanf(""), __builtin_nanf(""), __builtin_nanf("")};
-      for_each_output(count, layout.out_w, [&](int i, int j) { out.set(i, j, nan); });
-      out.write();
-    });
-    return;
-  }
-  const Rows rows(p, k, p.frame_of(k), layout, tables[0]);
-  rows.stage(first, count);
-  __syncthreads();
+  const int64_t k = blockIdx.x / chunks;
+  const int begin = int(blockIdx.x % chunks) * chunk, end = min_of(begin + chunk, int(p.patches.height));
+  const bool valid = p.valid<float>(k);
+  const Rows rows(p, k, valid, layout, tables[0]);
   float scale[kChannels], shift[kChannels];
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
-    scale[c] = scale_of<float>(p, c);
-    shift[c] = shift_of<float>(p, c);
+    scale[c] = valid ? scale_of<float>(p, c) : 0.0f;
+    shift[c] = valid ? shift_of<float>(p, c) : __builtin_nanf("");
   }
-  visit_staged_output(p.patches.dtype, [&](auto tag) {
-    const StagedOutput<typename decltype(tag)::type> out(p, k, first, count, layout);
-    for_each_output(count, layout.out_w, [&](int i, int j) {
-      const typename Rows::Row row = rows.row(i);
-      const typename Rows::Column column = rows.column(j);
-      float top[kChannels] = {}, bottom[kChannels] = {};
-      if (row.at0 >= 0) rows.blend(row.at0, column, top);
-      if (row.at1 >= 0) rows.blend(row.at1, column, bottom);
-      const float u0 = 1.0f - row.u1, inside_y = (row.at0 >= 0 ? u0 : 0.0f) + (row.at1 >= 0 ? row.u1 : 0.0f);
-      const float inside = inside_y * column.inside;
-      float value[kChannels];
+  for (int first = begin; first < end; first += layout.strip) {
+    const int count = min_of(layout.strip, end - first);
+    rows.stage(first, count);
+    __syncthreads();
+    visit_staged_output(p.patches.dtype, [&](auto tag) {
+      const StagedOutput<typename decltype(tag)::type> out(p, k, first, count, layout);
+      for_each_column(layout.out_w, [&](int j, int i, int step) {
+        const typename Rows::Column column = rows.column(j);
+        auto pixel = out.down_from(i, j, step);
+        for (; i < count; i += step) {
+          const typename Rows::Row row = rows.row(i);
+          float top[kChannels], bottom[kChannels], value[kChannels];
+          rows.blend(row.at0, column, top);
+          rows.blend(row.at1, column, bottom);
+          const float inside = row.inside * column.inside;
 #pragma unroll
-      for (int c = 0; c < kChannels; ++c) {
-        value[c] = scale[c] * (u0 * top[c] + row.u1 * bottom[c]) + shift[c] * inside;
-      }
-      out.set(i, j, value);
+          for (int c = 0; c < kChannels; ++c) {
+            value[c] = scale[c] * ((1.0f - row.u1) * top[c] + row.u1 * bottom[c]) + shift[c] * inside;
+          }
+          pixel.put(value);
+        }
+      });
+      out.write();
     });
-    out.write();
-  });
+    __syncthreads();  // the strip and its output are read before the next one overwrites them
+  }
 }
 
-int64_t strips_of(const CropResize& p, const StagedLayout& layout) {
-  return (p.patches.height + layout.strip - 1) / layout.strip;
+// Output rows of a block: whole strips.
+int chunk_of(const CropResize& p, const StagedLayout& layout) {
+  return layout.strip * (p.num_boxes() >= kManyBoxes ? kStrips : 1);
+}
+
+int64_t chunks_of(const CropResize& p, const StagedLayout& layout) {
+  const int chunk = chunk_of(p, layout);
+  return (p.patches.height + chunk - 1) / chunk;
 }
 
 }  // namespace
 
 bool can_stage_fwd(const CropResize& p) {
   const StagedLayout layout = staged_layout(p, /*with_output=*/true);
-  return layout.strip > 0 && is_dense(p.patches) && p.num_boxes() * strips_of(p, layout) <= INT32_MAX;
+  return layout.strip > 0 && is_dense(p.patches) && p.num_boxes() * chunks_of(p, layout) <= INT32_MAX;
 }
 
 const char* crop_resize_fwd_staged(const CropResize& p, void* stream) {
   const StagedLayout layout = staged_layout(p, /*with_output=*/true);
-  const unsigned strips = unsigned(strips_of(p, layout));
+  const unsigned chunks = unsigned(chunks_of(p, layout));
   return with_frames(p, [&](auto type, auto interleaved) {
     const auto kernel =
         crop_resize_fwd_staged_kernel<typename decltype(type)::type, decltype(interleaved)::type::value>;
-    return launch(kernel, dim3(unsigned(p.num_boxes()) * strips), dim3(kThreads), staged_bytes(p, layout),
-                  stream, p, layout, strips);
+    return launch(kernel, dim3(unsigned(p.num_boxes()) * chunks), dim3(kThreads), staged_bytes(p, layout),
+                  stream, p, layout, chunks, chunk_of(p, layout));
   });
 }
 

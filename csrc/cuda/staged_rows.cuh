@@ -47,9 +47,10 @@ struct StagedLayout {
   int pitch;      // bytes from segment to segment
   int out_pitch;  // bytes from run to run of the output's strip, 0 where there is no output
 
-  AF_HD int columns_bytes() const { return out_w * 16; }
-  AF_HD int rows_bytes() const { return 2 * strip * segments * pitch; }
-  AF_HD int bytes(int out_runs) const { return columns_bytes() + rows_bytes() + out_runs * out_pitch; }
+  // Rows of a strip, and one of zeros.
+  AF_HD int rows() const { return 2 * strip + 1; }
+  AF_HD int rows_bytes() const { return rows() * segments * pitch; }
+  AF_HD int bytes(int out_runs) const { return rows_bytes() + out_runs * out_pitch; }
 };
 
 // The rows of a strip.
@@ -58,44 +59,41 @@ class StagedRows {
  public:
   static constexpr int kSegments = kInterleaved ? 1 : kChannels;
   static constexpr int kPixel = int(sizeof(T)) * (kInterleaved ? kChannels : 1);  // bytes between pixels
-  static constexpr int kMaxRows = 2 * kMaxStrip;
+  static constexpr int kMaxRows = 2 * kMaxStrip + 1;
 
-  // The two frame rows that an output row reads: their places for `read`, or negative outside the frame.
+  // The two frame rows that an output row reads, as places for `read`; outside the frame that of the zeros.
   struct alignas(16) Row {
     int at0, at1;
-    float u1, offset;  // offset: sample_offset
+    float u1, inside;  // inside: the weight of those of the two that lie in the frame
+  };
+  // What the gradient of the box takes in addition.
+  struct RowSlopes {
+    float offset;  // sample_offset
+    float inside;  // of Row's inside, by the position
   };
   // What an output column reads: the first of its two pixels, in bytes from the start of a segment.
-  struct alignas(16) Column {
+  struct Column {
     int at;
-    float u1, offset, inside;  // inside: the weight of those of the two that lie in the frame
+    float u1, inside;
+    RowSlopes slopes;
   };
-  // Tables that the threads of a block share.
+  // What the threads of a block share.
   struct Tables {
     Row rows[kMaxStrip];
-    int row_of_slot[kMaxRows], slots;
+    RowSlopes slopes[kMaxStrip];
+    int row_of_slot[kMaxRows], slots, zeros;  // zeros: whether a row of zeros is read
     int segment_at[kMaxRows * kSegments];
   };
 
-  AF_DEVICE StagedRows(const CropResize& p, int64_t k, int64_t frame, const StagedLayout& layout,
-                       Tables& tables)
-      : p_(p), box_(p.box<float>(k)), layout_(layout), tables_(tables) {
+  // An invalid box has rows of zeros, all of whose weight counts as inside.
+  AF_DEVICE StagedRows(const CropResize& p, int64_t k, bool valid, const StagedLayout& layout, Tables& tables)
+      : p_(p), box_(p.box<float>(k)), valid_(valid), layout_(layout), tables_(tables) {
     const int64_t width = p.frames.width;
     const Range pixels = pixels_of<BilinearSample>(box_.cx, box_.w, p.patches.width, width, p.border);
     start_ = clamp_to<int64_t>(pixels.begin, 0, width - 1);
     count_ = int(clamp_to<int64_t>(pixels.end, start_ + 1, width) - start_);
     image_ = static_cast<const unsigned char*>(p.frames.data) +
-             (p.frames.offset(frame) + start_ * p.frames.stride_x) * int64_t(sizeof(T));
-    Column* const columns = reinterpret_cast<Column*>(dynamic_shared());
-    for (int j = thread_index(); j < layout.out_w; j += kThreads) {
-      const Tap<float> tap = sample_tap(box_.cx, box_.w, j, layout.out_w, width);
-      const bool inside0 = p.border || (tap.first >= 0 && tap.first < width);
-      const bool inside1 = p.border || (tap.first >= -1 && tap.first < width - 1);
-      const int first =
-          int(clamp_to<int64_t>(tap.first - start_, -2, count_));  // the margin holds two pixels
-      columns[j] = {first * kPixel, tap.u1, sample_offset<float>(j, layout.out_w),
-                    (inside0 ? tap.u0 : 0.0f) + (inside1 ? tap.u1 : 0.0f)};
-    }
+             (p.frames.offset(valid ? p.frame_of(k) : 0) + start_ * p.frames.stride_x) * int64_t(sizeof(T));
   }
 
   // Reads the frame rows of output rows [first, first + count); a barrier must follow.
@@ -116,18 +114,29 @@ class StagedRows {
         to[lane + last + kPixel] = p_.border ? from[last + lane % kPixel] : 0;
       }
     }
+    if (tables_.zeros) {
+      const int begin = zero_slot() * kSegments * layout_.pitch, end = begin + kSegments * layout_.pitch;
+      for (int n = begin + thread_index() * 16; n < end; n += kThreads * 16) store_16(shared_rows() + n, {});
+      if (thread_index() < kSegments) {
+        const int n = zero_slot() * kSegments + thread_index();
+        tables_.segment_at[n] = n * layout_.pitch + kMargin;
+      }
+    }
     copy_async_wait_all();
   }
 
   AF_DEVICE Row row(int i) const { return tables_.rows[i]; }
-  AF_DEVICE Column column(int j) const { return reinterpret_cast<const Column*>(dynamic_shared())[j]; }
+  AF_DEVICE RowSlopes slopes(int i) const { return tables_.slopes[i]; }
 
-  // Whether the first, or the second, pixel of a column lies in the frame.
-  AF_DEVICE bool inside0(const Column& column) const {
-    return p_.border || (column.at >= 0 && column.at < count_ * kPixel);
-  }
-  AF_DEVICE bool inside1(const Column& column) const {
-    return p_.border || (column.at >= -kPixel && column.at < (count_ - 1) * kPixel);
+  AF_DEVICE Column column(int j) const {
+    const int64_t width = p_.frames.width;
+    const Tap<float> tap = sample_tap(box_.cx, box_.w, j, layout_.out_w, width);
+    const int first = int(clamp_to<int64_t>(tap.first - start_, -2, count_));  // the margin holds two pixels
+    const float inside0 = is_inside(tap.first, width), inside1 = is_inside(tap.first + 1, width);
+    return {first * kPixel,
+            tap.u1,
+            tap.u0 * inside0 + tap.u1 * inside1,
+            {sample_offset<float>(j, layout_.out_w), inside1 - inside0}};
   }
 
   // The two pixels of a column in the row at a place, as stored.
@@ -192,7 +201,14 @@ class StagedRows {
     right[2] = biased(high, 1);
   }
 
-  AF_DEVICE unsigned char* shared_rows() const { return dynamic_shared() + layout_.columns_bytes(); }
+  AF_DEVICE unsigned char* shared_rows() const { return dynamic_shared(); }
+
+  AF_DEVICE int zero_slot() const { return 2 * layout_.strip; }
+
+  // 1 if a pixel has a value: it lies in the frame, or the edge is copied.
+  AF_DEVICE float is_inside(int64_t pixel, int64_t size) const {
+    return p_.border || (pixel >= 0 && pixel < size) ? 1.0f : 0.0f;
+  }
 
   AF_DEVICE const unsigned char* segment(int64_t row, int64_t c) const {
     return image_ + (row * p_.frames.stride_y + c * p_.frames.stride_c) * int64_t(sizeof(T));
@@ -225,14 +241,18 @@ class StagedRows {
     const int leading_slot = added - 1, trailing_slot = leading == trailing ? added - 1 : added - 2;
     if (adds_trailing) tables_.row_of_slot[trailing_slot] = trailing;
     if (adds_leading) tables_.row_of_slot[leading_slot] = leading;
-    if (lane == kWarp - 1) tables_.slots = added;
+    if (lane == kWarp - 1) tables_.slots = valid_ ? added : 0;
+    const float inside0 = is_inside(tap.first, height), inside1 = is_inside(tap.first + 1, height);
+    const bool zeros = !valid_ || (exists && (inside0 == 0.0f || inside1 == 0.0f));
+    if (const unsigned any = __ballot_sync(0xffffffffu, zeros); lane == 0) tables_.zeros = any != 0;
     if (!exists) return;
-    const bool inside0 = p_.border || (tap.first >= 0 && tap.first < height);
-    const bool inside1 = p_.border || (tap.first >= -1 && tap.first < height - 1);
     const int upper_slot = mirrored ? leading_slot : trailing_slot;
     const int lower_slot = mirrored ? trailing_slot : leading_slot;
-    tables_.rows[lane] = {inside0 ? place(upper_slot, upper) : -1, inside1 ? place(lower_slot, lower) : -1,
-                          tap.u1, sample_offset<float>(i, p_.patches.height)};
+    tables_.rows[lane] = {inside0 > 0.0f ? place(upper_slot, upper) : zero_place(),
+                          inside1 > 0.0f ? place(lower_slot, lower) : zero_place(), tap.u1,
+                          tap.u0 * inside0 + tap.u1 * inside1};
+    if (!valid_) tables_.rows[lane] = {zero_place(), zero_place(), 0.0f, 1.0f};
+    tables_.slopes[lane] = {sample_offset<float>(i, p_.patches.height), inside1 - inside0};
   }
 
   // What `read` takes for the row in a slot: where it starts, or the first of its planes.
@@ -240,8 +260,13 @@ class StagedRows {
     return kInterleaved ? segment_at(slot, row) : slot * kSegments;
   }
 
+  AF_DEVICE int zero_place() const {
+    return kInterleaved ? zero_slot() * layout_.pitch + kMargin : zero_slot() * kSegments;
+  }
+
   const CropResize& p_;
   const Box<float> box_;
+  const bool valid_;
   const StagedLayout& layout_;
   Tables& tables_;
   const unsigned char* image_;
@@ -249,19 +274,14 @@ class StagedRows {
   int count_;
 };
 
-// Walks the pixels of a strip, thread by thread, without a division for each.
+// Calls f(j, first, step) for the columns of a strip: this thread takes rows first, first + step, ... of
+// column j, so that what belongs to a column stays in registers.
 template <class F>
-AF_DEVICE void for_each_output(int rows, int columns, const F& f) {
-  const int down = kThreads / columns, right = kThreads % columns;
-  for (int i = thread_index() / columns, j = thread_index() % columns; i < rows;) {
-    f(i, j);
-    i += down;
-    j += right;
-    if (j >= columns) {
-      j -= columns;
-      ++i;
-    }
-  }
+AF_DEVICE void for_each_column(int columns, const F& f) {
+  const int across = min_of(columns, kThreads), down = kThreads / across;
+  const int first = thread_index() / across;
+  if (first >= down) return;
+  for (int j = thread_index() % across; j < columns; j += across) f(j, first, down);
 }
 
 // Patches, or their gradient, of these types: uint8 and float64 are left to the other kernels.

@@ -263,7 +263,7 @@ MUTATIONS = {
         "crop_resize",
         "fwd",
         "crop_resize_fwd_staged.cu",
-        right="rows.stage(first, count);\n  __syncthreads();\n",
+        right="rows.stage(first, count);\n    __syncthreads();\n",
         wrong="rows.stage(first, count);\n",
     ),
     "one pixel too many": Mutation(
