@@ -42,6 +42,18 @@ def pytest_configure(config):
     torch.set_num_threads(2)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Triton's interpreter takes seconds for a test: it sees each dtype in one layout, and in all of them with -m slow.
+    (On a GPU nothing is left out.)"""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if {"spec", "dtype", "layout"} <= params.keys() and params.get("backend") == "triton" and is_emulated("triton"):
+            spec = params["spec"]
+            if params["layout"] != spec.layouts[spec.dtypes.index(params["dtype"]) % len(spec.layouts)]:
+                item.add_marker(pytest.mark.slow)
+
+
 def device_of(backend: str) -> str:
     """The device whose tensors a backend is tested on."""
     interpreted = backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"

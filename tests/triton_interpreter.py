@@ -27,12 +27,15 @@ def install() -> None:
 
 
 def _cast(builder, src, dst_type, cast=interpreter.InterpreterBuilder.cast_impl):
-    """float32 becomes bfloat16 by rounding to nearest even, as on a GPU; the interpreter cuts bits off."""
-    if (src.dtype.scalar, dst_type.scalar) != (tl.float32, tl.bfloat16):
-        return cast(builder, src, dst_type)
-    bits = src.data.view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return interpreter.TensorHandle(np.where(np.isnan(src.data), 0x7FC0, rounded).astype(np.uint16), tl.bfloat16)
+    """bfloat16 as on a GPU: rounded to nearest even, with subnormal numbers; the interpreter cuts bits off."""
+    types = (src.dtype.scalar, dst_type.scalar)
+    if types == (tl.float32, tl.bfloat16):
+        bits = src.data.view(np.uint32)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return interpreter.TensorHandle(np.where(np.isnan(src.data), 0x7FC0, rounded).astype(np.uint16), tl.bfloat16)
+    if types == (tl.bfloat16, tl.float32):
+        return interpreter.TensorHandle((src.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+    return cast(builder, src, dst_type)
 
 
 def _describe_block(block, element_ty, shape) -> None:

@@ -28,6 +28,7 @@ from .images import (
     locate,
     next_box,
     num_frames,
+    product,
     store,
     zero_block,
     zero_pixels,
@@ -53,11 +54,6 @@ def _mean_weights(r, centre, extent, positions, size, variant):
         times += tl.where(there, 1, 0)
     share = inverse(positions, centre.dtype)
     return (value * share, by_centre * share, by_extent * share), (times > 0) & (r < size)
-
-
-@triton.jit
-def _product(y, x, variant):
-    return along_rows(y, variant) * along_columns(x, variant)
 
 
 @triton.jit
@@ -89,7 +85,7 @@ def _fwd(means, frames, boxes, frame_index, affine, num_frames, height, width, o
             w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
             inside_x += tl.where(in_x, w_x[0], 0.0)
             value = load(frames, frame, c, r, s, in_y, in_x, cy.dtype, variant)
-            total = tl.fma(value, _product(w_y[0], w_x[0], variant), total)
+            total = tl.fma(value, product(w_y[0], w_x[0], variant), total)
     mean = _over_pixels(total, variant)
     if affine is not None:
         scale, shift = load_affine(affine, c, variant)
@@ -153,7 +149,7 @@ def _bwd_boxes(
             s = column + tl.arange(0, variant.block_x)
             w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
             there = along_rows(in_y, variant) & along_columns(in_x, variant)
-            product = zero_block(variant, cy.dtype)
+            weighed = zero_block(variant, cy.dtype)
             for channel in range(0, variant.channels, variant.block_c):
                 c = channel + tl.arange(0, variant.block_c)
                 value = load(frames, frame, c, r, s, in_y, in_x, cy.dtype, variant)
@@ -162,12 +158,12 @@ def _bwd_boxes(
                     value = tl.fma(value, along_channels(scale, variant), along_channels(shift, variant))
                     value = tl.where(there, value, 0.0)
                 g = tl.load(grad + c * stride_c, c < variant.channels, other=0).to(cy.dtype)
-                product = tl.fma(value, along_channels(g, variant), product)
-            product = tl.sum(product, 2 if variant.interleaved else 0, keep_dims=True)
-            by_cy += product * _product(w_y[1], w_x[0], variant)
-            by_cx += product * _product(w_y[0], w_x[1], variant)
-            by_h += product * _product(w_y[2], w_x[0], variant)
-            by_w += product * _product(w_y[0], w_x[2], variant)
+                weighed = tl.fma(value, along_channels(g, variant), weighed)
+            weighed = tl.sum(weighed, 2 if variant.interleaved else 0, keep_dims=True)
+            by_cy += weighed * product(w_y[1], w_x[0], variant)
+            by_cx += weighed * product(w_y[0], w_x[1], variant)
+            by_h += weighed * product(w_y[2], w_x[0], variant)
+            by_w += weighed * product(w_y[0], w_x[2], variant)
     d_box = d_boxes + 4 * k.to(tl.int64)
     tl.store(d_box, tl.where(valid, tl.sum(by_cy), 0.0))
     tl.store(d_box + 1, tl.where(valid, tl.sum(by_cx), 0.0))
@@ -224,7 +220,7 @@ def _bwd_frames(
             w_y, in_y = _mean_weights(r, cy, h, out_h, height, variant)
             w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
             g = tl.load(grad + k.to(tl.int64) * stride_k + c * stride_c, c < variant.channels, other=0)
-            share = along_channels(g.to(total.dtype), variant) * _product(w_y[0], w_x[0], variant)
+            share = along_channels(g.to(total.dtype), variant) * product(w_y[0], w_x[0], variant)
             total += tl.where(along_rows(in_y, variant) & along_columns(in_x, variant), share, 0.0)
         k = next_box(frame_index, n, k + 1, num_boxes)
     if affine is not None:

@@ -29,6 +29,7 @@ from .images import (
     locate,
     next_box,
     num_frames,
+    product,
     store,
     zero_block,
     zero_pixels,
@@ -77,19 +78,15 @@ def _pixels(frames, frame, c, y, x, a, b, dtype: tl.constexpr, variant):
     return value, along_rows(in_y, variant) & along_columns(in_x, variant), w_y, w_x
 
 
-@triton.jit
-def _product(y, x, variant):
-    return along_rows(y, variant) * along_columns(x, variant)
-
-
 # ----------------------------------------------------------------------------------------------------
 # Forward
 
 
 @triton.jit
 def _add(total, inside, frames, frame, c, y, x, a, b, variant):
+    """Adds pixel (a, b) of those that each output reads, and the weights of pixels in the frame."""
     value, there, w_y, w_x = _pixels(frames, frame, c, y, x, a, b, total.dtype, variant)
-    weight = _product(w_y[0], w_x[0], variant)
+    weight = product(w_y[0], w_x[0], variant)
     return tl.fma(value, weight, total), inside + tl.where(there, weight, 0.0)
 
 
@@ -162,19 +159,22 @@ def _over_channels(x, variant):
 
 @triton.jit
 def _add_derivatives(by, g, of_shift, frames, frame, c, y, x, a, b, variant):
-    """Adds pixel (a, b), times the gradient of its output, to what the weights' derivatives by (cy, cx) are multiplied
-    with, and those by (h, w) if `by` has these."""
+    """Adds what pixel (a, b) of those that each output reads contributes to the gradient by (cy, cx), or by all four
+    numbers of the box if `by` has them.
+
+    g: the gradient of the outputs, by the scale of the affine; of_shift: by its shift, which padding does not have.
+    """
     value, there, w_y, w_x = _pixels(frames, frame, c, y, x, a, b, g.dtype, variant)
     value = _over_channels(g * value, variant)
     if of_shift is not None:
         value = tl.where(there, value + of_shift, 0.0)
-    by_cy = tl.fma(value, _product(w_y[1], w_x[0], variant), by[0])
-    by_cx = tl.fma(value, _product(w_y[0], w_x[1], variant), by[1])
+    by_cy = tl.fma(value, product(w_y[1], w_x[0], variant), by[0])
+    by_cx = tl.fma(value, product(w_y[0], w_x[1], variant), by[1])
     if len(by) == 2:
         return by_cy, by_cx
     else:
-        by_h = tl.fma(value, _product(w_y[2], w_x[0], variant), by[2])
-        by_w = tl.fma(value, _product(w_y[0], w_x[2], variant), by[3])
+        by_h = tl.fma(value, product(w_y[2], w_x[0], variant), by[2])
+        by_w = tl.fma(value, product(w_y[0], w_x[2], variant), by[3])
         return by_cy, by_cx, by_h, by_w
 
 

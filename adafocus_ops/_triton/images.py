@@ -125,7 +125,7 @@ class Variant(NamedTuple):
 
 def _power_of_2(size: int, limit: int) -> int:
     """The least power of two that is no less than the size, up to the limit."""
-    return min(triton.next_power_of_2(size), limit)
+    return min(triton.next_power_of_2(max(size, 1)), limit)
 
 
 def empty_images(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
@@ -243,6 +243,12 @@ def along_rows(x, variant):
 @triton.jit
 def along_columns(x, variant):
     return x[None, :, None] if variant.interleaved else x[None, None, :]
+
+
+@triton.jit
+def product(y, x, variant):
+    """Of a number of each row and one of each column."""
+    return along_rows(y, variant) * along_columns(x, variant)
 
 
 @triton.jit
