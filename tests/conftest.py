@@ -44,14 +44,22 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Triton's interpreter takes seconds for a test: it sees each dtype in one layout, and in all of them with -m slow.
-    (On a GPU nothing is left out.)"""
+    """Triton's interpreter takes seconds for a test: the conformance suite shows it each dtype in one layout, the other
+    tests float32 and uint8; all of it with -m slow. (On a GPU nothing is left out.)"""
+    if not is_emulated("triton"):
+        return
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
-        if {"spec", "dtype", "layout"} <= params.keys() and params.get("backend") == "triton" and is_emulated("triton"):
-            spec = params["spec"]
-            if params["layout"] != spec.layouts[spec.dtypes.index(params["dtype"]) % len(spec.layouts)]:
-                item.add_marker(pytest.mark.slow)
+        if params.get("backend") != "triton":
+            continue
+        if "spec" in params:
+            layouts, dtypes = params["spec"].layouts, params["spec"].dtypes
+            usual = "layout" not in params or "dtype" not in params
+            usual = usual or params["layout"] == layouts[dtypes.index(params["dtype"]) % len(layouts)]
+        else:
+            usual = params.get("dtype", torch.float32) in (torch.float32, torch.uint8)
+        if not usual:
+            item.add_marker(pytest.mark.slow)
 
 
 def device_of(backend: str) -> str:

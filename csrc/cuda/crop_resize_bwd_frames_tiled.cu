@@ -58,28 +58,72 @@ struct Cursor {
   }
 };
 
-AF_DEVICE Readers find_readers(int r, float centre, float extent, int64_t positions, int64_t size,
-                               bool border) {
-  const Range range = readers_of<BilinearSample>(r, centre, extent, positions, size, border);
-  Readers readers{int(range.begin), int(range.end - range.begin), 0.0f, 0.0f};
-  if (readers.count > 0) {
-    readers.weight0 =
-        BilinearSample<float>(centre, extent, range.begin, positions, size, border).weight(r).value;
-  }
-  if (readers.count > 1) {
-    readers.weight1 =
-        BilinearSample<float>(centre, extent, range.begin + 1, positions, size, border).weight(r).value;
-  }
-  return readers;
-}
+// The readers of the pixels of an axis that a tile holds: `entries` from `origin` on, around the end of the
+// axis.
+class ReaderTable {
+ public:
+  AF_DEVICE ReaderTable(Readers* readers, int entries, int origin, int size, bool border)
+      : readers_(readers), entries_(entries), origin_(origin), size_(size), border_(border) {}
 
-// The weight of the n-th reader of pixel r.
-AF_DEVICE float weight_of(const Readers& readers, int n, int r, float centre, float extent, int64_t positions,
-                          int64_t size, bool border) {
-  if (n == 0) return readers.weight0;
-  if (n == 1) return readers.weight1;
-  return BilinearSample<float>(centre, extent, readers.begin + n, positions, size, border).weight(r).value;
-}
+  AF_DEVICE Readers operator[](int r) const { return readers_[index(r)]; }
+
+  // Finds the readers of a box; barriers must follow each step. Positions are monotone in the output, so the
+  // outputs themselves, in the order of position, say where the readers of the next pixels begin and end: no
+  // pixel searches.
+  AF_DEVICE void start(float centre, float extent, int positions) const {
+    const BilinearSample<float> nearest = sample(centre, extent, positions, 0);
+    for (int n = thread_index(); n < entries_; n += kThreads) {
+      const int r = (origin_ + n) % size_;
+      readers_[n].begin = r < nearest.end ? 0 : positions;
+      readers_[n].count = r < nearest.begin ? 0 : positions;  // for now, where they end
+    }
+  }
+
+  AF_DEVICE void mark(float centre, float extent, int positions) const {
+    for (int m = 1 + thread_index(); m < positions; m += kThreads) {
+      const BilinearSample<float> before = sample(centre, extent, positions, m - 1);
+      const BilinearSample<float> here = sample(centre, extent, positions, m);
+      for (int r = int(max_of<int64_t>(before.end, 0)); r < here.end; ++r) {
+        if (index(r) < entries_) readers_[index(r)].begin = m;
+      }
+      for (int r = int(before.begin); r < min_of<int64_t>(here.begin, size_); ++r) {
+        if (index(r) < entries_) readers_[index(r)].count = m;
+      }
+    }
+  }
+
+  AF_DEVICE void weigh(float centre, float extent, int positions) const {
+    for (int n = thread_index(); n < entries_; n += kThreads) {
+      Readers readers = readers_[n];
+      const int begin = readers.begin, end = readers.count, r = (origin_ + n) % size_;
+      readers.begin = extent < 0.0f ? positions - end : begin;
+      readers.count = max_of(end - begin, 0);
+      readers.weight0 = readers.count > 0 ? weight(readers, 0, r, centre, extent, positions) : 0.0f;
+      readers.weight1 = readers.count > 1 ? weight(readers, 1, r, centre, extent, positions) : 0.0f;
+      readers_[n] = readers;
+    }
+  }
+
+  // The weight of the n-th reader of pixel r.
+  AF_DEVICE float weight(const Readers& readers, int n, int r, float centre, float extent,
+                         int positions) const {
+    return BilinearSample<float>(centre, extent, readers.begin + n, positions, size_, border_)
+        .weight(r)
+        .value;
+  }
+
+ private:
+  AF_DEVICE int index(int r) const { return r < origin_ ? r - origin_ + size_ : r - origin_; }
+
+  // The m-th output in the order of position.
+  AF_DEVICE BilinearSample<float> sample(float centre, float extent, int positions, int m) const {
+    return {centre, extent, extent < 0.0f ? positions - 1 - m : m, positions, size_, border_};
+  }
+
+  Readers* readers_;
+  int entries_, origin_, size_;
+  bool border_;
+};
 
 // Grid: (frame, tile). Each element gathers from the outputs that read it, box by box.
 template <class T>
@@ -96,18 +140,21 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
   const Place corner = cursor.at(unsigned(max_of(origin, 0)));
   // Every thread sums the elements of its pieces in a column of its own.
   float* const sums = reinterpret_cast<float*>(dynamic_shared()) + thread_index();
-  Readers* const columns = reinterpret_cast<Readers*>(dynamic_shared() + kTile * sizeof(float));
-  Readers* const rows = columns + tile.columns;
+  Readers* const tables = reinterpret_cast<Readers*>(dynamic_shared() + kTile * sizeof(float));
+  const ReaderTable columns(tables, tile.columns, corner.x, width, p.border);
+  const ReaderTable rows(tables + tile.columns, tile.rows, corner.y, height, p.border);
   for (int n = 0; n < kPieces * kPiece; ++n) sums[n * kThreads] = 0;
   for_each_box<float>(p, frame, [&](int64_t k) {
     const Box<float> box = p.box<float>(k);
-    const int64_t out_h = p.patches.height, out_w = p.patches.width;
-    for (int n = thread_index(); n < tile.columns; n += kThreads) {
-      columns[n] = find_readers((corner.x + n) % width, box.cx, box.w, out_w, width, p.border);
-    }
-    for (int n = thread_index(); n < tile.rows; n += kThreads) {
-      rows[n] = find_readers((corner.y + n) % height, box.cy, box.h, out_h, height, p.border);
-    }
+    const int out_h = int(p.patches.height), out_w = int(p.patches.width);
+    columns.start(box.cx, box.w, out_w);
+    rows.start(box.cy, box.h, out_h);
+    __syncthreads();
+    columns.mark(box.cx, box.w, out_w);
+    rows.mark(box.cy, box.h, out_h);
+    __syncthreads();
+    columns.weigh(box.cx, box.w, out_w);
+    rows.weigh(box.cy, box.h, out_h);
     __syncthreads();
     visit(p.patches.dtype, [&](auto tag) {
       using G = typename decltype(tag)::type;
@@ -119,13 +166,11 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
         const int end = min_of(kPiece, tile.elements - first);
         for (int e = max_of(-first, 0), row_end; e < end; e = row_end, cursor.next_row(place)) {
           row_end = min_of(end, e + cursor.left_in_row(place));
-          const int row = place.y - corner.y;
-          const Readers y = rows[row < 0 ? row + height : row];
+          const Readers y = rows[place.y];
           if (y.count == 0) continue;
           while (e < row_end) {
-            const int column = place.x - corner.x,
-                      channels = cursor.interleaved ? int(cursor.channels) - place.c : 1;
-            const Readers x = columns[column < 0 ? column + width : column];
+            const Readers x = columns[place.x];
+            const int channels = cursor.interleaved ? int(cursor.channels) - place.c : 1;
             const int pixel_end = min_of(row_end, e + channels);
             if (x.count == 0) e = pixel_end;
             const G* from = patch + place.c * p.patches.stride_c + y.begin * p.patches.stride_y +
@@ -135,10 +180,15 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
               for (int a = 0; a < y.count; ++a) {
                 float in_row = 0;
                 for (int b = 0; b < x.count; ++b) {
-                  in_row += weight_of(x, b, place.x, box.cx, box.w, out_w, width, p.border) *
-                            load_as<float>(from[a * p.patches.stride_y + b * p.patches.stride_x]);
+                  const float weight = b == 0   ? x.weight0
+                                       : b == 1 ? x.weight1
+                                                : columns.weight(x, b, place.x, box.cx, box.w, out_w);
+                  in_row += weight * load_as<float>(from[a * p.patches.stride_y + b * p.patches.stride_x]);
                 }
-                sum += weight_of(y, a, place.y, box.cy, box.h, out_h, height, p.border) * in_row;
+                const float weight = a == 0   ? y.weight0
+                                     : a == 1 ? y.weight1
+                                              : rows.weight(y, a, place.y, box.cy, box.h, out_h);
+                sum += weight * in_row;
               }
               sums[(piece * kPiece + e) * kThreads] += scale_of<float>(p, c) * sum;
             }
