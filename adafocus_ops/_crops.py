@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _fake, _vmap, backends  # noqa: F401  (the first two complete the raw ops)
+from . import _fake, _schema, _vmap, backends  # noqa: F401  (_fake and _vmap complete the raw ops)
 from ._checks import (
     check_choice,
     check_positive_int,
@@ -22,7 +22,6 @@ FRAME_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch
 BOX_DTYPES = FRAME_DTYPES[1:]
 INDEX_DTYPES = (torch.int32, torch.int64)
 PADDINGS = ("zeros", "border")
-MAX_FRAME_DIMS = 8
 MAX_CONSTANT_AFFINES = 64
 
 
@@ -63,7 +62,9 @@ def run(
     boxes = boxes.to(compute).contiguous()  # [K, 4]: what sets the dtype of all arithmetic
     if frame_index is not None:
         frame_index = frame_index.contiguous()
-    differentiable = frames.requires_grad or boxes.requires_grad
+    # A tensor that vmap maps does not say whether what it wraps requires grad.
+    mapped = any(map(torch._C._functorch.is_batchedtensor, (frames, boxes)))
+    differentiable = mapped or frames.requires_grad or boxes.requires_grad
     forward_mode = torch.autograd.forward_ad._current_level >= 0  # not available: the Function below says so
     if out_dtype.is_floating_point and (forward_mode or (differentiable and torch.is_grad_enabled())):
         return _Crop.apply(frames, boxes, frame_index, affine, call)
@@ -124,8 +125,8 @@ def check_arguments(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, p
     """The arguments that all crops have."""
     check_tensor("frames", frames, FRAME_DTYPES)
     require(
-        4 <= frames.ndim <= MAX_FRAME_DIMS,
-        lambda: f"frames must be [..., C, H, W] with 4 to {MAX_FRAME_DIMS} dimensions, got {describe(frames)}",
+        4 <= frames.ndim <= _schema.MAX_FRAME_DIMS,
+        lambda: f"frames must be [..., C, H, W] with 4 to {_schema.MAX_FRAME_DIMS} dimensions, got {describe(frames)}",
     )
     check_tensor("boxes", boxes, BOX_DTYPES)
     require(boxes.ndim == 2 and boxes.shape[1] == 4, lambda: f"boxes must be [K, 4], got {describe(boxes)}")
@@ -192,12 +193,12 @@ def _affine(mean: Any, std: Any, frames: Tensor, dtype: torch.dtype) -> Tensor |
     key = (*(tuple(value) if isinstance(value, Sequence) else value for value in (mean, std)), *what)
     if key in _constant_affines:
         return _constant_affines[key]
-    with torch.inference_mode(False):
-        affine = _build_affine(mean, std, *what)
-    if len(_constant_affines) >= MAX_CONSTANT_AFFINES:
-        _constant_affines.clear()
-    if not torch._C._functorch.is_functorch_wrapped_tensor(affine):
-        _constant_affines[key] = affine  # a transform's tensors die with it
+    channels, integer, device, dtype = what
+    with torch.inference_mode(False):  # one copy that is waited for: other streams will read it
+        affine = _build_affine(mean, std, channels, integer, torch.device("cpu"), dtype).to(device)
+    # A transform's tensors die with it. Nothing is ever dropped: captured graphs point to what is here.
+    if len(_constant_affines) < MAX_CONSTANT_AFFINES and not torch._C._functorch.is_functorch_wrapped_tensor(affine):
+        _constant_affines[key] = affine
     return affine
 
 

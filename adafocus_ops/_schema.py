@@ -33,6 +33,8 @@ SCHEMAS = {
 for _name, _schema in SCHEMAS.items():
     library.define(_name + _schema)
 
+MAX_FRAME_DIMS = 8  # of [..., C, H, W]
+
 PARTS = ("fwd", "bwd_boxes", "bwd_frames")
 
 

@@ -36,12 +36,16 @@ def register(op: torch._ops.OpOverload) -> None:
         boxes = front["boxes"]
         frames = given["num_frames"] if "num_frames" in given else prod(front["frames"].shape[1:-3])
         folded = {name: value.flatten(0, 1) for name, value in front.items() if name != "frames"}
-        folded["boxes"] = folded["boxes"].contiguous()
+        for name, value in folded.items():
+            if value.ndim == 2:  # boxes and gradients of means, which are small
+                folded[name] = value.contiguous()
         folded["frame_index"] = _fold_index(given["frame_index"], dims["frame_index"], batch, boxes, frames)
         if "num_frames" in given:
             folded["num_frames"] = batch * frames
         else:
             folded["frames"] = front["frames"]  # [batch, ..., C, H, W]
+            if front["frames"].ndim > _schema.MAX_FRAME_DIMS:
+                folded["frames"] = front["frames"].flatten(0, 1)
         out = op(*(given | folded).values())
         return out.unflatten(0, (batch, frames if "num_frames" in given else boxes.shape[1])), 0
 

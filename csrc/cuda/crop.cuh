@@ -152,7 +152,7 @@ AF_DEVICE void block_sum(C (&sums)[kCount]) {
 template <class C, class F>
 AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
   if (p.index_type == IndexType::kNone) {
-    if (p.valid<C>(n)) f(n);
+    if (n < p.num_boxes() && p.valid<C>(n)) f(n);
     return;
   }
   AF_SHARED(int, found, kThreads);

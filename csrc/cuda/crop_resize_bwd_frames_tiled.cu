@@ -202,11 +202,13 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
   for (int piece = 0; piece < kPieces; ++piece) {
     const int first = origin + (piece * kThreads + thread_index()) * kPiece;
     if (first + kPiece <= 0 || first >= tile.elements) continue;
-    alignas(16) T values[kPiece];
+    T values[kPiece];
 #pragma unroll
     for (int e = 0; e < kPiece; ++e) values[e] = Store<T>::from(sums[(piece * kPiece + e) * kThreads]);
     if (first >= 0 && first + kPiece <= tile.elements) {
-      store_16(out + first, *reinterpret_cast<const Bytes16*>(values));
+      Bytes16 bytes;
+      memcpy(&bytes, values, sizeof(bytes));
+      store_16(out + first, bytes);
     } else {
 #pragma unroll
       for (int e = 0; e < kPiece; ++e) {
@@ -221,7 +223,8 @@ TileLayout tile_layout(const CropResize& p) {
   const int64_t elements = frames.channels * frames.height * frames.width;
   TileLayout tile{};
   if (p.antialias || p.double_precision || frames.dtype == DType::kUInt8 || frames.dtype == DType::kFloat64 ||
-      !is_dense(frames) || elements > kMaxGridY * kTile) {
+      !is_dense(frames) || elements > (kMaxGridY - 1) * kTile || p.patches.height > INT32_MAX ||
+      p.patches.width > INT32_MAX) {
     return tile;
   }
   const int64_t pixels = frames.stride_c == 1 ? kTile / frames.channels + 2 : kTile;

@@ -23,6 +23,9 @@ namespace adafocus {
 // Shared memory that a block may have on every architecture from sm_80 on: sm_86, sm_89 and sm_120 set it.
 constexpr size_t kMaxShared = 99 * 1024;
 
+// What it may have without asking for more, static arrays included, and what of it is left to those.
+constexpr size_t kDefaultShared = 48 * 1024, kStaticShared = 4 * 1024;
+
 // Shared memory of the size given to launch, 16-byte aligned.
 AF_DEVICE unsigned char* dynamic_shared() {
 #if defined(__CUDACC__)
@@ -42,9 +45,6 @@ struct Same {
 };
 
 #if defined(__CUDACC__)
-// What a block may have without asking.
-constexpr size_t kDefaultShared = 48 * 1024;
-
 // Lets the kernel have up to kMaxShared: the same for every launch, since others may launch it at once.
 inline cudaError_t allow_max_shared(const void* kernel) {
   cudaFuncAttributes attributes;
@@ -57,7 +57,7 @@ inline cudaError_t allow_max_shared(const void* kernel) {
 template <class... Parameters>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
                    cudaStream_t stream, const Parameters&... parameters) {
-  if (shared_bytes > kDefaultShared) {
+  if (shared_bytes > kDefaultShared - kStaticShared) {
     const cudaError_t error = allow_max_shared(reinterpret_cast<const void*>(kernel));
     if (error != cudaSuccess) return error;
   }

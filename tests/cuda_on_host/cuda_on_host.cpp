@@ -139,6 +139,10 @@ class Block {
   Block(dim3 size, size_t dynamic_bytes, unsigned char* dynamic_shared, const std::function<void()>& kernel)
       : dynamic_shared_(dynamic_shared),
         shared_bytes_(dynamic_bytes),
+        // What a launch may have without asking for more holds the static arrays as well.
+        shared_limit_(dynamic_bytes > adafocus::kDefaultShared - adafocus::kStaticShared
+                          ? adafocus::kMaxShared
+                          : adafocus::kDefaultShared),
         kernel_(kernel),
         serial_(++last_serial_) {
     memset(dynamic_shared, 0xff, dynamic_bytes);
@@ -186,7 +190,7 @@ class Block {
   unsigned alive_, at_barrier_ = 0, votes_ = 0;
   const Thread* first_at_barrier_ = nullptr;
   unsigned char* dynamic_shared_;
-  size_t shared_bytes_;
+  size_t shared_bytes_, shared_limit_;
   const std::function<void()>& kernel_;
   uint64_t serial_;
   std::string error_;
@@ -367,8 +371,7 @@ void Block::enter_shared(void* data, size_t bytes, uint64_t& last_block) {
   last_block = serial_;
   memset(data, 0xff, bytes);
   shared_bytes_ += bytes;
-  if (shared_bytes_ > adafocus::kMaxShared)
-    fail(format("the block has %zu bytes of shared memory", shared_bytes_));
+  if (shared_bytes_ > shared_limit_) fail(format("the block has %zu bytes of shared memory", shared_bytes_));
 }
 
 void fiber_main() {

@@ -3,7 +3,7 @@
 import gc
 import json
 import weakref
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -639,6 +639,40 @@ def test_vmap_folds_into_the_batch(backend, device):
         one = torch.func.grad(loss, argnums=(0, 1))(frames[k], boxes[k])
         for all_of_them, alone in zip(gradients, one, strict=True):
             torch.testing.assert_close(all_of_them[k], alone)
+
+
+@pytest.mark.parametrize("op", [crop_resize, adafocus_ops.crop_mean], ids=lambda op: op.__name__)
+def test_gradients_pass_through_vmap(op, backend, device):
+    frames = random_images((3, 2, 3, 8, 8), torch.float64, "contiguous").to(device)
+    boxes = torch.stack([smooth_boxes(2, (4, 4), (8, 8), seed) for seed in range(3)]).to(device)
+
+    def total(frames, boxes, mapped):
+        call = partial(op, output_size=4, backend=backend)
+        return (
+            (torch.vmap(call)(frames, boxes) if mapped else torch.stack(list(map(call, frames, boxes)))).square().sum()
+        )
+
+    inputs = frames.requires_grad_(), boxes.requires_grad_()
+    expected = torch.autograd.grad(total(*inputs, mapped=False), inputs)
+    got = torch.autograd.grad(total(*inputs, mapped=True), inputs)
+    in_function = torch.func.grad(total, argnums=(0, 1))(*(t.detach() for t in inputs), mapped=True)
+    for g, f, e in zip(got, in_function, expected, strict=True):
+        torch.testing.assert_close(g, e)
+        torch.testing.assert_close(f, e)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 2000), (1, 1, 2000, 2)])
+def test_long_frames(shape, backend, device):
+    """Tables of an axis fill whatever a kernel keeps them in."""
+    frames = random_images(shape, torch.float32, "contiguous").to(device).requires_grad_()
+    boxes = torch.tensor([[shape[2] / 2 + 0.1, shape[3] / 2 + 0.1, shape[2] * 0.9, shape[3] * 0.9]], device=device)
+    out = (3, 50) if shape[3] > 2 else (50, 3)
+    upstream = torch.rand(1, shape[1], *out, generator=torch.Generator().manual_seed(0)).to(device)
+    gradients = [
+        torch.autograd.grad(crop_resize(frames, boxes, out, backend=name), frames, upstream)[0]
+        for name in (backend, "reference")
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

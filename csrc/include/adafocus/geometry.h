@@ -143,8 +143,9 @@ struct AntialiasedSample {
     last_ = min_of(std::ceil(position_ + reach_ - C(0.5)), std::ceil(high_)) - C(1);
     total_ = sum(first_, last_);
     const C last_pixel = C(size - 1), outermost = border ? last_pixel : C(size);
-    begin = int64_t(clamp_to(first_, C(0), outermost));
-    end = int64_t(clamp_to(last_, border ? C(0) : C(-1), last_pixel)) + 1;
+    // (A size beyond 2^24 is no float, hence the bounds after the conversion.)
+    begin = min_of<int64_t>(int64_t(clamp_to(first_, C(0), outermost)), border ? size - 1 : size);
+    end = min_of<int64_t>(int64_t(clamp_to(last_, border ? C(0) : C(-1), last_pixel)) + 1, size);
   }
 
   AF_HD Dual<C> weight(int64_t r) const {
