@@ -666,10 +666,11 @@ def test_long_frames(shape, backend, device):
     """Tables of an axis fill whatever a kernel keeps them in."""
     frames = random_images(shape, torch.float32, "contiguous").to(device).requires_grad_()
     boxes = torch.tensor([[shape[2] / 2 + 0.1, shape[3] / 2 + 0.1, shape[2] * 0.9, shape[3] * 0.9]], device=device)
+    index = torch.zeros(1, dtype=torch.int64, device=device)
     out = (3, 50) if shape[3] > 2 else (50, 3)
     upstream = torch.rand(1, shape[1], *out, generator=torch.Generator().manual_seed(0)).to(device)
     gradients = [
-        torch.autograd.grad(crop_resize(frames, boxes, out, backend=name), frames, upstream)[0]
+        torch.autograd.grad(crop_resize(frames, boxes, out, frame_index=index, backend=name), frames, upstream)[0]
         for name in (backend, "reference")
     ]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
