@@ -5,16 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _crops, _schema, backends
+from . import _crops, backends
 from ._reference import crop_mean as reference
 
-backends.register(
-    "crop_mean",
-    reference=(reference.fwd, reference.bwd_boxes, reference.bwd_frames),
-    cpu=_schema.compiled("crop_mean"),
-    cuda=_schema.compiled("crop_mean"),
-    triton=_schema.overloads("crop_mean", "triton", "adafocus_ops._triton.crop_mean"),
-)
+_crops.register("crop_mean", reference)
 
 
 def crop_mean(

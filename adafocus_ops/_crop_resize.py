@@ -5,18 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _crops, _schema, backends
+from . import _crops, backends
 from ._checks import describe, names, require
 from ._crops import FRAME_DTYPES
 from ._reference import crop_resize as reference
 
-backends.register(
-    "crop_resize",
-    reference=(reference.fwd, reference.bwd_boxes, reference.bwd_frames),
-    cpu=_schema.compiled("crop_resize"),
-    cuda=_schema.compiled("crop_resize"),
-    triton=_schema.overloads("crop_resize", "triton", "adafocus_ops._triton.crop_resize"),
-)
+_crops.register("crop_resize", reference)
 
 
 def crop_resize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,18 @@ BOX_DTYPES = FRAME_DTYPES[1:]
 INDEX_DTYPES = (torch.int32, torch.int64)
 PADDINGS = ("zeros", "border")
 MAX_CONSTANT_AFFINES = 64
+
+
+def register(op: str, reference: ModuleType) -> None:
+    """Declares the kernels of an op: the reference's functions, the extension's raw ops, and the Triton module."""
+    compiled = _schema.compiled(op)
+    backends.register(
+        op,
+        reference=tuple(getattr(reference, part) for part in _schema.PARTS),
+        cpu=compiled,
+        cuda=compiled,
+        triton=_schema.overloads(op, "triton", f"adafocus_ops._triton.{op}"),
+    )
 
 
 class Call(NamedTuple):

@@ -1,7 +1,6 @@
 // What the ops over boxes, crop_resize and crop_mean, share: checks, parameters, threads and streams.
 #pragma once
 
-#include <initializer_list>
 #include <memory>
 
 #include "adafocus/crop_resize.h"
@@ -106,6 +105,14 @@ class BoxSort {
   }
   std::unique_ptr<int64_t[]> start_, box_;
 };
+
+// Calls f(boxes, begin, end) for ranges of the tasks of the gradient of the frames, in threads.
+template <class F>
+void for_frame_tasks(const CropResize& p, const F& f) {
+  const BoxSort boxes(p);
+  torch::stable::parallel_for(0, crop_resize_bwd_frames_tasks(p), 1,
+                              [&](int64_t begin, int64_t end) { f(boxes.view(), begin, end); });
+}
 
 #ifdef USE_CUDA
 // Calls launch(stream), a launcher of csrc/cuda, on the device of a tensor and its current stream.

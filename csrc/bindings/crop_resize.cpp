@@ -17,9 +17,8 @@ struct Cpu {
               [&](int64_t begin, int64_t end) { crop_resize_bwd_boxes_cpu(p, out, begin, end); });
   }
   static void bwd_frames(const CropResize& p, const Tensor&) {
-    const BoxSort boxes(p);
-    torch::stable::parallel_for(0, crop_resize_bwd_frames_tasks(p), 1, [&](int64_t begin, int64_t end) {
-      crop_resize_bwd_frames_cpu(p, boxes.view(), begin, end);
+    for_frame_tasks(p, [&](BoxesByFrame boxes, int64_t begin, int64_t end) {
+      crop_resize_bwd_frames_cpu(p, boxes, begin, end);
     });
   }
 

@@ -93,9 +93,12 @@ struct Items {
   uint32_t pixels, width, channels, groups;
   bool groups_first;
 
-  AF_HD explicit Items(const ImageBatch& images)
-      : pixels(uint32_t(images.height * images.width)),
-        width(uint32_t(images.width)),
+  AF_HD explicit Items(const ImageBatch& images) : Items(images, images.height, images.width) {}
+
+  // Those of a part of an image, `rows` x `columns` pixels.
+  AF_HD Items(const ImageBatch& images, int64_t rows, int64_t columns)
+      : pixels(uint32_t(rows * columns)),
+        width(uint32_t(columns)),
         channels(uint32_t(images.channels)),
         groups(uint32_t((images.channels + kGroup - 1) / kGroup)),
         groups_first(images.stride_c == 1) {}
@@ -144,6 +147,38 @@ AF_DEVICE void block_sum(C (&sums)[kCount]) {
   for (int n = 0; n < kCount; ++n) {
     for (int warp = 1; warp < kWarps; ++warp) sums[n] += of_warp[n * kWarps + warp];
   }
+}
+
+// Adds what a pixel that a box reads, times the gradient, gives to the gradient of the box, (cy, cx, h, w).
+template <class C>
+AF_DEVICE void add_pixel(C (&sums)[4], const Dual<C>& w_y, const Dual<C>& w_x, C value) {
+  sums[0] += w_y.by_centre * w_x.value * value;
+  sums[1] += w_y.value * w_x.by_centre * value;
+  sums[2] += w_y.by_extent * w_x.value * value;
+  sums[3] += w_y.value * w_x.by_extent * value;
+}
+
+// Sums the gradient of box k over the block and writes it.
+template <class C>
+AF_DEVICE void store_box_gradient(C (&sums)[4], C* d_boxes, int64_t k) {
+  block_sum(sums);
+  if (thread_index() != 0) return;
+  for (int n = 0; n < 4; ++n) d_boxes[4 * k + n] = sums[n];
+}
+
+// Writes an item of the gradient of a frame, from that of the normalised pixels.
+template <class C>
+AF_DEVICE void store_frame_gradient(const CropResize& p, int64_t frame, const Item& item, Group<C> gradient) {
+#pragma unroll
+  for (int c = 0; c < kGroup; ++c) {
+    if (c < item.channels) gradient[c] *= scale_of<C>(p, item.first_channel + c);
+  }
+  visit(p.frames.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    T* const out = typed<T>(p.frames.data) + p.frames.offset(frame) + item.first_channel * p.frames.stride_c +
+                   item.y * p.frames.stride_y + item.x * p.frames.stride_x;
+    store_group(gradient, out, p.frames.stride_c, item.channels);
+  });
 }
 
 // Calls f(k) in all threads of the block for each valid box of frame n, in the order of the boxes. Every

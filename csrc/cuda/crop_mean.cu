@@ -51,9 +51,13 @@ struct BoxWeights {
     __syncthreads();
   }
 
-  AF_DEVICE uint32_t width() const { return uint32_t(max_of<int64_t>(x.range().end - x.range().begin, 0)); }
-  AF_DEVICE uint32_t pixels() const {
-    return uint32_t(max_of<int64_t>(y.range().end - y.range().begin, 0)) * width();
+  AF_DEVICE uint32_t height() const { return length(y.range()); }
+  AF_DEVICE uint32_t width() const { return length(x.range()); }
+  AF_DEVICE uint32_t pixels() const { return height() * width(); }
+
+ private:
+  AF_DEVICE static uint32_t length(const Range& range) {
+    return uint32_t(max_of<int64_t>(range.end - range.begin, 0));
   }
 };
 
@@ -148,40 +152,31 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_bwd_boxes_kernel(const CropMe
   if (p.valid<C>(k)) {
     const BoxWeights<C> weights(p, p.box<C>(k), tables);
     const int64_t frame = p.frames.offset(p.frame_of(k));
-    const uint32_t pixels = weights.pixels(), groups = Items(p.frames).groups;
-    const bool groups_first = p.frames.stride_c == 1;
-    for (int64_t n = thread_index(); n < int64_t(pixels) * groups; n += kThreads) {
-      const uint32_t item = uint32_t(n), group = groups_first ? item % groups : item / pixels;
-      const uint32_t pixel = groups_first ? item / groups : item % pixels, first = group * kGroup;
-      const int channels = int(min_of<int64_t>(kGroup, p.frames.channels - first));
-      const int64_t r = weights.y.range().begin + pixel / weights.width();
-      const int64_t s = weights.x.range().begin + pixel % weights.width();
+    const Items items(p.frames, weights.height(), weights.width());
+    for (int64_t n = thread_index(); n < items.count(); n += kThreads) {
+      const Item item = items[uint32_t(n)];
+      const uint32_t first = item.first_channel;
+      const int64_t r = weights.y.range().begin + item.y, s = weights.x.range().begin + item.x;
       const Dual<C> w_y = weights.y(r), w_x = weights.x(s);
       if (!is_read(w_y) || !is_read(w_x)) continue;
       Group<C> value{};
       visit(p.frames.dtype, [&](auto tag) {
         using T = typename decltype(tag)::type;
         const T* const image = typed<const T>(p.frames.data) + frame + first * p.frames.stride_c;
-        value =
-            load_group<C>(image + r * p.frames.stride_y + s * p.frames.stride_x, p.frames.stride_c, channels);
+        value = load_group<C>(image + r * p.frames.stride_y + s * p.frames.stride_x, p.frames.stride_c,
+                              item.channels);
       });
       C by_pixel = 0;
 #pragma unroll
       for (int c = 0; c < kGroup; ++c) {
-        if (c >= channels) break;
+        if (c >= item.channels) break;
         by_pixel += load_mean<C>(means, k, first + c) *
                     (scale_of<C>(p, first + c) * value[c] + shift_of<C>(p, first + c));
       }
-      sums[0] += w_y.by_centre * w_x.value * by_pixel;
-      sums[1] += w_y.value * w_x.by_centre * by_pixel;
-      sums[2] += w_y.by_extent * w_x.value * by_pixel;
-      sums[3] += w_y.value * w_x.by_extent * by_pixel;
+      add_pixel(sums, w_y, w_x, by_pixel);
     }
   }
-  block_sum(sums);
-  if (thread_index() == 0) {
-    for (int n = 0; n < 4; ++n) d_boxes[4 * k + n] = sums[n];
-  }
+  store_box_gradient(sums, d_boxes, k);
 }
 
 // Grid: (frame, chunk of it).
@@ -209,18 +204,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_bwd_frames_kernel(const CropM
       }
       __syncthreads();  // the tables are read before the next box overwrites them
     });
-    if (!exists) continue;
-    visit(p.frames.dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      T* const out = typed<T>(p.frames.data) + p.frames.offset(frame) +
-                     item.first_channel * p.frames.stride_c + item.y * p.frames.stride_y +
-                     item.x * p.frames.stride_x;
-#pragma unroll
-      for (int c = 0; c < kGroup; ++c) {
-        if (c < item.channels) sums[c] *= scale_of<C>(p, item.first_channel + c);
-      }
-      store_group(sums, out, p.frames.stride_c, item.channels);
-    });
+    if (exists) store_frame_gradient(p, frame, item, sums);
   }
 }
 

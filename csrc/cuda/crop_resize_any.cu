@@ -94,18 +94,12 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_boxes_any_kernel(const 
           C value = of_shift;
 #pragma unroll
           for (int c = 0; c < kGroup; ++c) value += gradient[c] * stored[c];
-          sums[0] += w_y.by_centre * w_x.value * value;
-          sums[1] += w_y.value * w_x.by_centre * value;
-          sums[2] += w_y.by_extent * w_x.value * value;
-          sums[3] += w_y.value * w_x.by_extent * value;
+          add_pixel(sums, w_y, w_x, value);
         });
       });
     }
   }
-  block_sum(sums);
-  if (thread_index() == 0) {
-    for (int n = 0; n < 4; ++n) d_boxes[4 * k + n] = sums[n];
-  }
+  store_box_gradient(sums, d_boxes, k);
 }
 
 // Grid: (frame, chunk of it). Each pixel gathers from the outputs that read it, box by box.
@@ -141,18 +135,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_frames_any_kernel(const
         }
       }
     });
-    if (!exists) continue;
-    visit(p.frames.dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      T* const out = typed<T>(p.frames.data) + p.frames.offset(frame) +
-                     item.first_channel * p.frames.stride_c + item.y * p.frames.stride_y +
-                     item.x * p.frames.stride_x;
-#pragma unroll
-      for (int c = 0; c < kGroup; ++c) {
-        if (c < item.channels) sums[c] *= scale_of<C>(p, item.first_channel + c);
-      }
-      store_group(sums, out, p.frames.stride_c, item.channels);
-    });
+    if (exists) store_frame_gradient(p, frame, item, sums);
   }
 }
 

@@ -28,7 +28,7 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
       visit_staged_output(p.patches.dtype, [&](auto tag) {
         using G = typename decltype(tag)::type;
         const G* const grad = typed<const G>(p.patches.data) + p.patch_offset(k) + first * p.patches.stride_y;
-        for_each_column(layout.out_w, [&](int j, int i, int step) {
+        for_each_column(int(p.patches.width), [&](int j, int i, int step) {
           const typename Rows::Column column = rows.column(j);
           const G* from = grad + i * p.patches.stride_y + j * p.patches.stride_x;
           for (; i < count; i += step, from += step * p.patches.stride_y) {
@@ -70,10 +70,7 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
       __syncthreads();  // the strip is read before the next one overwrites it
     }
   }
-  block_sum(sums);
-  if (thread_index() == 0) {
-    for (int n = 0; n < 4; ++n) d_boxes[4 * k + n] = sums[n];
-  }
+  store_box_gradient(sums, d_boxes, k);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ class StagedOutput {
  public:
   AF_DEVICE StagedOutput(const CropResize& p, int64_t k, int first, int count, const StagedLayout& layout)
       : interleaved_(p.patches.stride_c == 1),
-        out_w_(layout.out_w),
+        out_w_(int(p.patches.width)),
         shared_(dynamic_shared() + layout.bytes(0)) {
     const int64_t start = p.patch_offset(k) + first * p.patches.stride_y;
     to_ = static_cast<unsigned char*>(p.patches.data) + start * int64_t(sizeof(T));
@@ -86,7 +86,7 @@ __launch_bounds__(kThreads, 4) AF_KERNEL
     __syncthreads();
     visit_staged_output(p.patches.dtype, [&](auto tag) {
       const StagedOutput<typename decltype(tag)::type> out(p, k, first, count, layout);
-      for_each_column(layout.out_w, [&](int j, int i, int step) {
+      for_each_column(int(p.patches.width), [&](int j, int i, int step) {
         const typename Rows::Column column = rows.column(j);
         auto pixel = out.down_from(i, j, step);
         for (; i < count; i += step) {

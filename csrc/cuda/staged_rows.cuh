@@ -14,8 +14,8 @@
 namespace adafocus {
 
 constexpr int kChannels = 3;
-constexpr int kMaxStrip = kWarp;  // output rows of a strip: one lane plans each
-constexpr int kMargin = 32;       // bytes on either side of a segment: two pixels, and the rest of a word
+constexpr int kMaxStrip = 8;  // output rows of a strip: one lane of a warp plans each
+constexpr int kMargin = 32;   // bytes on either side of a segment: two pixels, and the rest of a word
 
 // Copies `count` bytes to shared memory that lies alike to 16-byte boundaries; the lanes of a warp share the
 // work.
@@ -42,7 +42,6 @@ AF_DEVICE void unstage_bytes(unsigned char* to, const unsigned char* from, int c
 // Sizes in shared memory, the same on the host and in the kernel.
 struct StagedLayout {
   int strip;      // output rows of a strip
-  int out_w;      // columns of the patch
   int segments;   // of a row: 1 (interleaved) or 3 (planes)
   int pitch;      // bytes from segment to segment
   int out_pitch;  // bytes from run to run of the output's strip, 0 where there is no output
@@ -130,13 +129,13 @@ class StagedRows {
 
   AF_DEVICE Column column(int j) const {
     const int64_t width = p_.frames.width;
-    const Tap<float> tap = sample_tap(box_.cx, box_.w, j, layout_.out_w, width);
+    const Tap<float> tap = sample_tap(box_.cx, box_.w, j, p_.patches.width, width);
     const int first = int(clamp_to<int64_t>(tap.first - start_, -2, count_));  // the margin holds two pixels
     const float inside0 = is_inside(tap.first, width), inside1 = is_inside(tap.first + 1, width);
     return {first * kPixel,
             tap.u1,
             tap.u0 * inside0 + tap.u1 * inside1,
-            {sample_offset<float>(j, layout_.out_w), inside1 - inside0}};
+            {sample_offset<float>(j, p_.patches.width), inside1 - inside0}};
   }
 
   // The two pixels of a column in the row at a place, as stored.
@@ -318,7 +317,6 @@ inline StagedLayout staged_layout(const CropResize& p, bool with_output) {
       p.frames.width * size * kChannels > kMaxBytesPerColumn * p.patches.width || p.patches.width > 1024) {
     return layout;
   }
-  layout.out_w = int(p.patches.width);
   layout.segments = interleaved ? 1 : kChannels;
   layout.pitch = round_up_16(row + 15 + 2 * kMargin);
   const int out_runs = p.patches.stride_c == 1 ? 1 : kChannels;
@@ -328,8 +326,7 @@ inline StagedLayout staged_layout(const CropResize& p, bool with_output) {
     layout.out_pitch = with_output ? round_up_16(run + 15) : 0;
     return layout.bytes(out_runs);
   };
-  const int longest = int(min_of<int64_t>(kMaxStrip, p.patches.height));
-  int strip = min_of(longest, 8);
+  int strip = int(min_of<int64_t>(kMaxStrip, p.patches.height));
   while (strip > 1 && bytes(strip) > kStagedBytes) strip /= 2;
   if (bytes(strip) > int(kMaxShared) - 4096) layout.strip = 0;
   return layout;

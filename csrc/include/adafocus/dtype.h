@@ -139,11 +139,12 @@ struct Store<BFloat16> {
     BFloat16 result;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
     return result;
-#endif
+#else
     const uint32_t bits = bits_of(x);
     const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const uint32_t quiet = (bits >> 16) | 0x40u;
     return BFloat16{uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded)};
+#endif
   }
 };
 
@@ -157,7 +158,7 @@ struct Store<Half> {
     Half result;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
     return result;
-#endif
+#else
     const uint32_t bits = bits_of(x), magnitude = bits & 0x7fffffffu;
     const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
     const uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
@@ -165,6 +166,7 @@ struct Store<Half> {
     uint32_t half = magnitude < (113u << 23) ? subnormal : normal;
     half = magnitude >= 0x477ff000u ? overflow : half;  // 65520 and more round to infinity
     return Half{uint16_t(half | (bits >> 16 & 0x8000u))};
+#endif
   }
 };
 

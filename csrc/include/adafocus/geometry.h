@@ -112,8 +112,8 @@ struct BilinearSample {
 // Antialiasing: the axis of the box is cut out first and then resized, by a triangle filter that is as
 // wide as the downscaling. Pixel r, which covers [r, r + 1), weighs
 //
-//   raw(r) = max(0, 1 - |r + 1/2 - q| / s) * |[r, r + 1) and [low, high)|,     weight(r) = raw(r) / sum of
-//   raw
+//   raw(r) = max(0, 1 - |r + 1/2 - q| / s) * |[r, r + 1) and [low, high)|
+//   weight(r) = raw(r) / sum of raw
 //
 // at position q = centre + extent * sample_offset(i), with reach s = max(|extent| / P, 1), and the ends of
 // the box, low and high = centre -+ max(|extent|, 1) / 2: a box thinner than a pixel is taken as one pixel.
@@ -159,19 +159,25 @@ struct AntialiasedSample {
   }
 
  private:
-  // raw(r) and its derivatives.
+  // A number and its derivatives, from those by the position and the reach.
+  AF_HD Dual<C> by_box(C value, C by_position, C by_reach) const {
+    return {value, by_position, by_position * offset_ + by_reach * reach_by_extent_};
+  }
+
+  // 1 - |r + 1/2 - q| / s.
+  AF_HD Dual<C> triangle(C r) const {
+    const C distance = r + C(0.5) - position_, side = distance < C(0) ? C(-1) : C(1), away = side * distance;
+    return by_box(C(1) - away / reach_, side / reach_, away / (reach_ * reach_));
+  }
+
   AF_HD Dual<C> raw(C r) const {
-    const C distance = r + C(0.5) - position_, away = distance < C(0) ? -distance : distance;
-    const C triangle = C(1) - away / reach_;
-    if (!(triangle > C(0))) return {C(0), C(0), C(0)};
+    const Dual<C> height = triangle(r);
+    if (!(height.value > C(0))) return {C(0), C(0), C(0)};
     const C cover = clamp_to(min_of(r + C(1), high_) - max_of(r, low_), C(0), C(1));
     const C cut_low = low_ >= r && low_ < r + C(1) ? C(1) : C(0);
     const C cut_high = high_ > r && high_ <= r + C(1) ? C(1) : C(0);
-    const C by_position = (distance < C(0) ? C(-1) : C(1)) / reach_;
-    const C by_reach = away / (reach_ * reach_);
-    return {triangle * cover, by_position * cover + triangle * (cut_high - cut_low),
-            (by_position * offset_ + by_reach * reach_by_extent_) * cover +
-                triangle * (cut_high + cut_low) * high_by_extent_};
+    return {height.value * cover, height.by_centre * cover + height.value * (cut_high - cut_low),
+            height.by_extent * cover + height.value * (cut_high + cut_low) * high_by_extent_};
   }
 
   // The sum of raw over pixels from..to of those that have weight, in closed form: two arithmetic series
@@ -185,9 +191,8 @@ struct AntialiasedSample {
     const C rising = peak - from + C(1), falling = to - peak;
     const C away = rising * (position_ - C(0.5) - (from + peak) / C(2)) +
                    falling * ((peak + C(1) + to) / C(2) + C(0.5) - position_);
-    const C by_position = (falling - rising) / reach_, by_reach = away / (reach_ * reach_);
-    Dual<C> total{rising + falling - away / reach_, by_position,
-                  by_position * offset_ + by_reach * reach_by_extent_};
+    Dual<C> total =
+        by_box(rising + falling - away / reach_, (falling - rising) / reach_, away / (reach_ * reach_));
     const C low_pixel = std::floor(low_), high_pixel = std::ceil(high_) - C(1);
     if (low_pixel >= from && low_pixel <= to) total += minus_whole(low_pixel);
     if (high_pixel >= from && high_pixel <= to && high_pixel > low_pixel) total += minus_whole(high_pixel);
@@ -196,13 +201,11 @@ struct AntialiasedSample {
 
   // raw(r) less what it would be if the box covered the whole pixel.
   AF_HD Dual<C> minus_whole(C r) const {
-    const C distance = r + C(0.5) - position_, away = distance < C(0) ? -distance : distance;
-    const C by_position = (distance < C(0) ? C(-1) : C(1)) / reach_;
-    const C by_reach = away / (reach_ * reach_);
+    const Dual<C> whole = triangle(r);
     Dual<C> part = raw(r);
-    part.value -= C(1) - away / reach_;
-    part.by_centre -= by_position;
-    part.by_extent -= by_position * offset_ + by_reach * reach_by_extent_;
+    part.value -= whole.value;
+    part.by_centre -= whole.by_centre;
+    part.by_extent -= whole.by_extent;
     return part;
   }
 
@@ -222,21 +225,21 @@ struct Range {
 template <template <class> class Sample, class C>
 AF_HD Range readers_of(int64_t r, C centre, C extent, int64_t positions, int64_t size, bool border) {
   const bool mirrored = extent < C(0);
-  const auto search =
-      [&](bool past) {  // the first output, in order of position, that reads r or lies past it
-        int64_t low = 0, high = positions;
-        while (low < high) {
-          const int64_t middle = (low + high) / 2;
-          const Sample<C> sample(centre, extent, mirrored ? positions - 1 - middle : middle, positions, size,
-                                 border);
-          if (past ? sample.begin > r : sample.end > r) {
-            high = middle;
-          } else {
-            low = middle + 1;
-          }
-        }
-        return low;
-      };
+  // The first output, in order of position, that reads r or lies past it.
+  const auto search = [&](bool past) {
+    int64_t low = 0, high = positions;
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      const Sample<C> sample(centre, extent, mirrored ? positions - 1 - middle : middle, positions, size,
+                             border);
+      if (past ? sample.begin > r : sample.end > r) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    return low;
+  };
   const int64_t begin = search(false), end = search(true);
   return mirrored ? Range{positions - end, positions - begin} : Range{begin, end};
 }
