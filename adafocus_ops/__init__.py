@@ -9,9 +9,13 @@ from ._checks import set_debug
 from ._crop_mean import crop_mean
 from ._crop_resize import crop_resize
 from ._exit_gate import ExitGate, confidence, entropy, exit_gate
+from ._expected_value import expected_value
+from ._gather_rows import gather_rows
 from ._quantile_frames import quantile_frames
+from ._scatter_rows import scatter_rows
 from ._temporal_shift import temporal_shift
 from ._version import __version__
+from ._weighted_sample import weighted_sample
 from .backends import use_backend
 
 __all__ = [
@@ -24,8 +28,12 @@ __all__ = [
     "crop_resize",
     "entropy",
     "exit_gate",
+    "expected_value",
+    "gather_rows",
     "quantile_frames",
+    "scatter_rows",
     "set_debug",
     "temporal_shift",
     "use_backend",
+    "weighted_sample",
 ]

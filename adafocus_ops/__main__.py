@@ -3,11 +3,15 @@
 import importlib.util
 import platform
 import sys
+from collections.abc import Callable
 
 import numpy
 import torch
+from torch import Tensor
 
-from . import __version__, _extension, backends, crop_resize
+import adafocus_ops
+
+from . import __version__, _extension, backends
 
 
 def versions() -> str:
@@ -21,31 +25,56 @@ def versions() -> str:
 
 
 def backend_table() -> str:
-    """A line for each op and backend: available, or the reason why not."""
+    """Which ops each backend has, and why not the others."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     lines = [f"backends for {device.upper()} tensors:"]
-    for op in backends.ops():
-        lines.append(f"  {op}")
-        for backend in backends.BACKENDS:
-            reason = backends.why_not(backend, op, device)
-            lines.append(f"    {backend:<10} {'available' if reason is None else 'no: ' + reason}")
+    for backend in backends.BACKENDS:
+        ops_by_reason: dict[str | None, list[str]] = {}
+        for op in backends.ops():
+            ops_by_reason.setdefault(backends.why_not(backend, op, device), []).append(op)
+        for reason, ops in ops_by_reason.items():
+            which = "all ops" if len(ops_by_reason) == 1 else ", ".join(ops)
+            lines.append(f"  {backend:<10} {'available' if reason is None else 'no: ' + reason} ({which})")
     return "\n".join(lines)
 
 
+def _checked_calls(device: str) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
+    """A small call of every op."""
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+    frames, values, weights = random(2, 16, 32, 40), random(3, 8, 5), random(3, 8).softmax(1)
+    boxes = torch.tensor([[16.0, 20.0, 30.0, 24.0], [4.0, 4.0, 20.0, 16.0]], device=device)
+    index = torch.tensor([1, -1, 0], device=device)
+    return {
+        "crop_resize": lambda: (adafocus_ops.crop_resize(frames, boxes, (8, 12)),),
+        "crop_mean": lambda: (adafocus_ops.crop_mean(frames, boxes, (8, 12)),),
+        "weighted_sample": lambda: (adafocus_ops.weighted_sample(weights, 4, num_samples=3, seed=1),),
+        "expected_value": lambda: (adafocus_ops.expected_value(values, weights, 3, num_samples=9, seed=1),),
+        "quantile_frames": lambda: (adafocus_ops.quantile_frames(weights, 24, 6, seed=1),),
+        "exit_gate": lambda: tuple(adafocus_ops.exit_gate(8 * values[0], 1.2)),
+        "gather_rows": lambda: (adafocus_ops.gather_rows(values, index),),
+        "scatter_rows": lambda: (adafocus_ops.scatter_rows(values.clone(), index, 2 * values),),
+        "temporal_shift": lambda: (adafocus_ops.temporal_shift(frames, 2),),
+    }
+
+
 def self_check() -> list[str]:
-    """Compares crop_resize on every usable backend with the reference; returns what differs."""
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.rand(2, 3, 32, 40, generator=generator)
-    boxes = torch.tensor([[16.0, 20.0, 30.0, 24.0], [4.0, 4.0, 20.0, 16.0]])
-    expected = crop_resize(frames, boxes, (8, 12), backend="reference")
+    """Compares every op on every usable backend with the reference; returns what differs."""
+    with backends.use_backend("reference"):
+        expected = {op: call() for op, call in _checked_calls("cpu").items()}
     problems = []
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for backend in backends.BACKENDS:
-            if backends.why_not(backend, "crop_resize", device) is None:
-                got = crop_resize(frames.to(device), boxes.to(device), (8, 12), backend=backend).cpu()
-                error = (got - expected).abs().max().item()
-                if not error < 1e-5:
-                    problems.append(f"{backend} on {device} differs from the reference by {error:.1e}")
+        for op, call in _checked_calls(device).items():
+            for backend in backends.BACKENDS:
+                if backends.why_not(backend, op, device) is None:
+                    with backends.use_backend(backend):
+                        got = [result.cpu() for result in call()]
+                    if not all(
+                        torch.allclose(g, e, rtol=1e-5, atol=1e-5) for g, e in zip(got, expected[op], strict=True)
+                    ):
+                        problems.append(f"{op} on {backend} differs from the reference for {device} tensors")
     return problems
 
 

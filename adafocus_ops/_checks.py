@@ -6,6 +6,9 @@ from numbers import Integral
 
 import torch
 
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INDEX_DTYPES = (torch.int32, torch.int64)
+
 _debug = os.environ.get("ADAFOCUS_DEBUG", "") not in ("", "0")
 
 

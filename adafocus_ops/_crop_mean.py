@@ -8,7 +8,7 @@ from torch import Tensor
 from . import _crops, backends
 from ._reference import crop_mean as reference
 
-_crops.register("crop_mean", reference)
+backends.register("crop_mean", reference)
 
 
 def crop_mean(

@@ -10,7 +10,7 @@ from ._checks import describe, names, require
 from ._crops import FRAME_DTYPES
 from ._reference import crop_resize as reference
 
-_crops.register("crop_resize", reference)
+backends.register("crop_resize", reference)
 
 
 def crop_resize(

@@ -1,15 +1,17 @@
 """What the crops share: their arguments, and how they join autograd."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import _fake, _schema, _vmap, backends  # noqa: F401  (_fake and _vmap complete the raw ops)
+from . import _schema, backends
+from ._autograd import Gradient, differentiable
 from ._checks import (
+    FLOAT_DTYPES,
+    INDEX_DTYPES,
     check_choice,
     check_positive_int,
     check_same_device,
@@ -19,23 +21,9 @@ from ._checks import (
     require,
 )
 
-FRAME_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-BOX_DTYPES = FRAME_DTYPES[1:]
-INDEX_DTYPES = (torch.int32, torch.int64)
+FRAME_DTYPES = (torch.uint8, *FLOAT_DTYPES)
 PADDINGS = ("zeros", "border")
 MAX_CONSTANT_AFFINES = 64
-
-
-def register(op: str, reference: ModuleType) -> None:
-    """Declares the kernels of an op: the reference's functions, the extension's raw ops, and the Triton module."""
-    compiled = _schema.compiled(op)
-    backends.register(
-        op,
-        reference=tuple(getattr(reference, part) for part in _schema.PARTS),
-        cpu=compiled,
-        cuda=compiled,
-        triton=_schema.overloads(op, "triton", f"adafocus_ops._triton.{op}"),
-    )
 
 
 class Call(NamedTuple):
@@ -75,13 +63,9 @@ def run(
     boxes = boxes.to(compute).contiguous()  # [K, 4]: what sets the dtype of all arithmetic
     if frame_index is not None:
         frame_index = frame_index.contiguous()
-    # A tensor that vmap maps does not say whether what it wraps requires grad.
-    mapped = any(map(torch._C._functorch.is_batchedtensor, (frames, boxes)))
-    differentiable = mapped or frames.requires_grad or boxes.requires_grad
-    forward_mode = torch.autograd.forward_ad._current_level >= 0  # not available: the Function below says so
-    if out_dtype.is_floating_point and (forward_mode or (differentiable and torch.is_grad_enabled())):
+    if out_dtype.is_floating_point and differentiable(frames, boxes):
         return _Crop.apply(frames, boxes, frame_index, affine, call)
-    if differentiable:  # integer output, or no_grad: there is nothing to differentiate
+    if frames.requires_grad or boxes.requires_grad:  # integer output, or no_grad: nothing is differentiated
         frames, boxes = frames.detach(), boxes.detach()
     return call.fwd(frames, boxes, frame_index, affine)
 
@@ -103,35 +87,10 @@ class _Crop(torch.autograd.Function):
         if grad.ndim == 2:  # of means, [K, C], which is small; that of crops is read in any strides
             grad = grad.contiguous()
         inputs = (grad, *ctx.saved_tensors)
-        d_frames = _Gradient.apply(*inputs, ctx.call.bwd_frames) if ctx.needs_input_grad[0] else None
-        d_boxes = _Gradient.apply(*inputs, ctx.call.bwd_boxes) if ctx.needs_input_grad[1] else None
+        op, call = ctx.call.op, ctx.call
+        d_frames = Gradient.apply(op, call.bwd_frames, *inputs) if ctx.needs_input_grad[0] else None
+        d_boxes = Gradient.apply(op, call.bwd_boxes, *inputs) if ctx.needs_input_grad[1] else None
         return d_frames, d_boxes, None, None, None
-
-
-class _Gradient(torch.autograd.Function):
-    """A gradient of a crop, which has no derivative of its own: asking for one raises."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        grad: Tensor,
-        frames: Tensor,
-        boxes: Tensor,
-        frame_index: Tensor | None,
-        affine: Tensor | None,
-        kernel: Callable,
-    ) -> Tensor:
-        return kernel(grad, frames, boxes, frame_index, affine)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        *_, kernel = inputs
-        ctx.op = kernel.__self__.op
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        raise RuntimeError(f"{ctx.op} is once differentiable: its gradient has no derivative")
 
 
 def check_arguments(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, padding: str) -> None:
@@ -141,7 +100,7 @@ def check_arguments(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, p
         4 <= frames.ndim <= _schema.MAX_FRAME_DIMS,
         lambda: f"frames must be [..., C, H, W] with 4 to {_schema.MAX_FRAME_DIMS} dimensions, got {describe(frames)}",
     )
-    check_tensor("boxes", boxes, BOX_DTYPES)
+    check_tensor("boxes", boxes, FLOAT_DTYPES)
     require(boxes.ndim == 2 and boxes.shape[1] == 4, lambda: f"boxes must be [K, 4], got {describe(boxes)}")
     check_same_device("boxes", boxes, "frames", frames)
     check_choice("padding", padding, PADDINGS)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from . import backends
 from ._checks import (
+    FLOAT_DTYPES,
+    INDEX_DTYPES,
     check_choice,
     check_positive_int,
     check_same_device,
@@ -15,10 +17,9 @@ from ._checks import (
     describe,
     require,
 )
-from ._crops import BOX_DTYPES, INDEX_DTYPES
 from ._reference import exit_gate as reference
 
-backends.register("exit_gate", reference=(reference.exit_gate,))
+backends.register("exit_gate", reference)
 
 CRITERIA = ("entropy", "confidence")
 
@@ -50,7 +51,8 @@ def exit_gate(
 
     Args:
         logits: [N, C] floating point.
-        threshold: a number, or a 0-dimensional tensor (which can change without a new graph capture).
+        threshold: a number, or a 0-dimensional tensor (which can change without a new graph capture); compared in
+            the type of the scores.
         criterion: "entropy" (nats) or "confidence".
         active: which rows are still running: a [N] bool mask or a list of row indices (int32 or int64);
             the others neither stay nor leave. None means all.
@@ -61,49 +63,53 @@ def exit_gate(
     Returns:
         ExitGate(score [N], exited [N], keep, leave, counts [2]).
 
-    Gradients: none (see `entropy` and `confidence`). Determinism: exact order.
+    Gradients: none (see `entropy` and `confidence`). Determinism: bitwise reproducible, exact order; scores of
+    different backends may differ in their last bits, so a row within rounding of the threshold may too.
+
+    On CUDA it is one kernel.
 
     Raises:
         TypeError, ValueError: a type, shape, device or choice that does not fit.
 
     Source: Uni-AdaFocus, Section 4.3.
     """
-    check_tensor("logits", logits, BOX_DTYPES)
+    check_tensor("logits", logits, FLOAT_DTYPES)
     require(logits.ndim == 2 and logits.shape[1] >= 1, lambda: f"logits must be [N, C], got {describe(logits)}")
     check_choice("criterion", criterion, CRITERIA)
     if capacity is not None:
         check_positive_int("capacity", capacity)
-    logits = logits.detach()
-    if not isinstance(threshold, Tensor):  # filled on the device, which needs no synchronisation
-        threshold = torch.full((), threshold, dtype=torch.float64, device=logits.device)
-    require(
-        threshold.ndim == 0,
-        lambda: f"threshold must be a number or a 0-dimensional tensor, got {describe(threshold)}",
-    )
-    check_same_device("threshold", threshold, "logits", logits)
+    if isinstance(threshold, Tensor):
+        check_tensor("threshold", threshold, FLOAT_DTYPES)
+        require(
+            threshold.ndim == 0,
+            lambda: f"threshold must be a number or a 0-dimensional tensor, got {describe(threshold)}",
+        )
+        check_same_device("threshold", threshold, "logits", logits)
+        threshold, bound = threshold.detach(), 0.0
+    else:
+        threshold, bound = None, float(threshold)
     if active is not None:
-        active = _active_mask(active, logits)
+        _check_active(active, logits)
+        active = active.contiguous()
     (kernel,) = backends.kernels("exit_gate", backends.choose("exit_gate", logits.device.type, backend))
-    return ExitGate(*kernel(logits, threshold, criterion, active, capacity))
+    size = logits.shape[0] if capacity is None else capacity
+    score, exited, keep, leave, counts = kernel(logits.detach(), threshold, bound, criterion, active, size)
+    if capacity is None:
+        staying, leaving = counts.tolist()
+        keep, leave = keep[:staying], leave[:leaving]
+    return ExitGate(score, exited, keep, leave, counts)
 
 
-def _active_mask(active: Tensor, logits: Tensor) -> Tensor:
-    """[N] bool, from a mask or a list of rows."""
+def _check_active(active: Tensor, logits: Tensor) -> None:
     rows = logits.shape[0]
     check_tensor("active", active, (torch.bool, *INDEX_DTYPES))
     check_same_device("active", active, "logits", logits)
     require(active.ndim == 1, lambda: f"active must be one-dimensional, got {describe(active)}")
     if active.dtype == torch.bool:
         require(active.shape[0] == rows, lambda: f"active must be [N] with N={rows} (logits), got {describe(active)}")
-        return active
-    in_range = (active >= 0) & (active < rows)
-    if checks_values(logits):
-        allowed = in_range | (active == -1)
+    elif checks_values(logits):
+        allowed = (active >= -1) & (active < rows)
         require(bool(allowed.all()), lambda: f"active must hold row indices in [0, {rows}) (logits), or -1 as padding")
-    # Row `rows` is a bin for what is out of range (the -1 that pads lists of static size, for one).
-    mask = torch.zeros(rows + 1, dtype=torch.bool, device=logits.device)
-    mask[torch.where(in_range, active, rows).long()] = True
-    return mask[:rows]
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -117,7 +123,7 @@ def entropy(logits: Tensor) -> Tensor:
 
     Gradients: to logits. Source: Uni-AdaFocus, Section 4.3.
     """
-    check_tensor("logits", logits, BOX_DTYPES)
+    check_tensor("logits", logits, FLOAT_DTYPES)
     return reference.entropy(logits)
 
 
@@ -132,5 +138,5 @@ def confidence(logits: Tensor) -> Tensor:
 
     Gradients: to logits. Source: Uni-AdaFocus, Section 4.3.
     """
-    check_tensor("logits", logits, BOX_DTYPES)
+    check_tensor("logits", logits, FLOAT_DTYPES)
     return reference.confidence(logits)

@@ -4,11 +4,20 @@ import torch
 from torch import Tensor
 
 from . import backends
-from ._checks import check_positive_int, check_same_device, check_tensor, checks_values, describe, require
-from ._crops import BOX_DTYPES
-from ._reference.quantile_frames import quantile_frames as reference
+from ._checks import (
+    FLOAT_DTYPES,
+    check_positive_int,
+    check_same_device,
+    check_tensor,
+    checks_values,
+    describe,
+    require,
+)
+from ._random import check_row_id, seed_tensor
+from ._reference import quantile_frames as reference
+from ._weighted_sample import check_weights
 
-backends.register("quantile_frames", reference=(reference,))
+backends.register("quantile_frames", reference)
 
 
 def quantile_frames(
@@ -18,6 +27,8 @@ def quantile_frames(
     *,
     jitter: Tensor | None = None,
     generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    row_id: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Picks k of num_frames frames at the quantiles of per-segment weights, in order and distinct.
@@ -28,45 +39,55 @@ def quantile_frames(
     last, index i is limited to num_frames - k + i.
 
     Args:
-        weights: [B, T] floating point, one distribution a row (sum 1). Negative and NaN count as zero.
+        weights: [B, T] floating point, one distribution a row (sum 1), any strides. Negative and NaN count as zero.
         num_frames: N, how many frames there are to pick from.
         k: how many to pick, at most num_frames.
-        jitter: [B, k] in [0, 1), what replaces the 1/2 above (training); None for the midpoints.
-        generator: draws the jitter uniformly from it.
+        jitter: [B, k] in [0, 1), what replaces the 1/2 above (training).
+        generator, seed: draw the jitter uniformly instead, keyed as `weighted_sample`'s draws; without jitter,
+            generator and seed the midpoints are taken.
+        row_id: [B] int64, the key of each row's random stream; default 0, 1, ...
         backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
 
     Returns:
         int64 [B, k], strictly increasing in each row, in [0, num_frames).
 
-    Gradients: none. Determinism: exact; positions are computed in float32 (float64 for float64).
+    Gradients: none. Determinism: exact, the same on every backend; positions are computed in float32 (float64
+    for float64).
 
     Raises:
-        ValueError: a shape or device that does not fit, k > num_frames, both jitter and generator;
-            under set_debug(True) also negative or NaN weights.
+        TypeError, ValueError: a dtype, shape or device that does not fit, k > num_frames, more than one of jitter,
+            generator and seed; under set_debug(True) also negative or NaN weights and jitter outside [0, 1).
 
     Source: Uni-AdaFocus, Appendix C.
     """
-    check_tensor("weights", weights, BOX_DTYPES)
+    check_tensor("weights", weights, FLOAT_DTYPES)
     require(weights.ndim == 2 and weights.shape[1] >= 1, lambda: f"weights must be [B, T], got {describe(weights)}")
     check_positive_int("num_frames", num_frames)
     check_positive_int("k", k)
     require(k <= num_frames, lambda: f"k must be at most num_frames={num_frames}, got {k}")
-    require(jitter is None or generator is None, lambda: "jitter and generator must not both be given")
-    if checks_values(weights):
-        require(bool((weights >= 0).all()), lambda: "weights must be neither negative nor NaN")
-    if generator is not None:
-        jitter = torch.rand(weights.shape[0], k, device=weights.device, generator=generator)
+    given = [
+        name for name, value in (("jitter", jitter), ("generator", generator), ("seed", seed)) if value is not None
+    ]
+    require(len(given) <= 1, lambda: f"{' and '.join(given)} must not both be given")
+    row_id = check_row_id(row_id, weights.shape[:1], "weights", weights)
+    check_weights(weights)
     if jitter is not None:
-        check_tensor("jitter", jitter, BOX_DTYPES)
-        check_same_device("jitter", jitter, "weights", weights)
-        rows = weights.shape[0]
-        require(
-            tuple(jitter.shape) == (rows, k),
-            lambda: f"jitter must be [B, k] with B={rows} (weights) and k={k}, got {describe(jitter)}",
-        )
+        _check_jitter(jitter, weights, k)
         jitter = jitter.detach()
-        if checks_values(jitter):
-            require(bool(((jitter >= 0) & (jitter < 1)).all()), lambda: "jitter must be in [0, 1)")
+    elif given:
+        seed = seed_tensor(seed, generator, "weights", weights)
     backend = backends.choose("quantile_frames", weights.device.type, backend)
     (kernel,) = backends.kernels("quantile_frames", backend)
-    return kernel(weights.detach(), num_frames, k, jitter)
+    return kernel(weights.detach(), num_frames, k, jitter, seed, row_id)
+
+
+def _check_jitter(jitter: Tensor, weights: Tensor, k: int) -> None:
+    check_tensor("jitter", jitter, FLOAT_DTYPES)
+    check_same_device("jitter", jitter, "weights", weights)
+    rows = weights.shape[0]
+    require(
+        tuple(jitter.shape) == (rows, k),
+        lambda: f"jitter must be [B, k] with B={rows} (weights) and k={k}, got {describe(jitter)}",
+    )
+    if checks_values(jitter):
+        require(bool(((jitter >= 0) & (jitter < 1)).all()), lambda: "jitter must be in [0, 1)")

@@ -13,34 +13,64 @@ library = torch.library.Library("adafocus", "DEF")
 
 library.define("_build_info() -> str")
 
+# Op -> part -> schema; a part's raw op is named _{op}_{part}.
 SCHEMAS = {
-    "_crop_resize_fwd": "(Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt out_h,"
-    " SymInt out_w, str padding, bool antialias, ScalarType out_dtype, bool channels_last) -> Tensor",
-    "_crop_resize_bwd_boxes": "(Tensor grad, Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine,"
-    " str padding, bool antialias) -> Tensor",
-    "_crop_resize_bwd_frames": "(Tensor grad, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt num_frames,"
-    " SymInt height, SymInt width, str padding, bool antialias, ScalarType frames_dtype, bool channels_last)"
-    " -> Tensor",
-    "_crop_mean_fwd": "(Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt out_h,"
-    " SymInt out_w, str padding, ScalarType out_dtype) -> Tensor",
-    "_crop_mean_bwd_boxes": "(Tensor grad, Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine,"
-    " SymInt out_h, SymInt out_w, str padding) -> Tensor",
-    "_crop_mean_bwd_frames": "(Tensor grad, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt num_frames,"
-    " SymInt height, SymInt width, SymInt out_h, SymInt out_w, str padding, ScalarType frames_dtype,"
-    " bool channels_last) -> Tensor",
+    "crop_resize": {
+        "fwd": "(Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt out_h, SymInt out_w,"
+        " str padding, bool antialias, ScalarType out_dtype, bool channels_last) -> Tensor",
+        "bwd_boxes": "(Tensor grad, Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, str padding,"
+        " bool antialias) -> Tensor",
+        "bwd_frames": "(Tensor grad, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt num_frames,"
+        " SymInt height, SymInt width, str padding, bool antialias, ScalarType frames_dtype, bool channels_last)"
+        " -> Tensor",
+    },
+    "crop_mean": {
+        "fwd": "(Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt out_h, SymInt out_w,"
+        " str padding, ScalarType out_dtype) -> Tensor",
+        "bwd_boxes": "(Tensor grad, Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt out_h,"
+        " SymInt out_w, str padding) -> Tensor",
+        "bwd_frames": "(Tensor grad, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt num_frames,"
+        " SymInt height, SymInt width, SymInt out_h, SymInt out_w, str padding, ScalarType frames_dtype,"
+        " bool channels_last) -> Tensor",
+    },
+    "weighted_sample": {
+        "fwd": "(Tensor weights, SymInt k, SymInt num_samples, Tensor seed, Tensor? row_id) -> Tensor",
+    },
+    "expected_value": {
+        "fwd": "(Tensor values, Tensor weights, SymInt k, SymInt num_samples, Tensor? seed, Tensor? row_id)"
+        " -> (Tensor out, Tensor coefficients)",
+        "bwd_values": "(Tensor grad, Tensor weights, Tensor coefficients, ScalarType dtype) -> Tensor",
+        "bwd_weights": "(Tensor grad, Tensor values, Tensor weights, Tensor coefficients, SymInt k,"
+        " SymInt num_samples, Tensor? seed, Tensor? row_id, bool normaliser_grad) -> Tensor",
+    },
+    "quantile_frames": {
+        "fwd": "(Tensor weights, SymInt num_frames, SymInt k, Tensor? jitter, Tensor? seed, Tensor? row_id) -> Tensor",
+    },
+    "exit_gate": {
+        "fwd": "(Tensor logits, Tensor? threshold, float bound, str criterion, Tensor? active, SymInt capacity)"
+        " -> (Tensor score, Tensor exited, Tensor keep, Tensor leave, Tensor counts)",
+    },
+    "gather_rows": {
+        "fwd": "(Tensor x, Tensor index, Tensor? count) -> Tensor",
+    },
+    "scatter_rows": {
+        "fwd": "(Tensor(a!) out, Tensor index, Tensor rows, Tensor? count) -> ()",
+    },
+    "temporal_shift": {
+        "fwd": "(Tensor x, SymInt num_frames, SymInt fold, bool inverse) -> Tensor",
+    },
 }
 
-for _name, _schema in SCHEMAS.items():
-    library.define(_name + _schema)
+for _op, _parts in SCHEMAS.items():
+    for _part, _schema in _parts.items():
+        library.define(f"_{_op}_{_part}{_schema}")
 
 MAX_FRAME_DIMS = 8  # of [..., C, H, W]
-
-PARTS = ("fwd", "bwd_boxes", "bwd_frames")
 
 
 def compiled(op: str) -> tuple[Callable, ...]:
     """The raw ops of an op, which the extension implements."""
-    return tuple(getattr(torch.ops.adafocus, f"_{op}_{part}").default for part in PARTS)
+    return tuple(getattr(torch.ops.adafocus, f"_{op}_{part}").default for part in SCHEMAS[op])
 
 
 def overloads(op: str, backend: str, functions: str | tuple[Callable, ...]) -> tuple[Callable, ...]:
@@ -52,9 +82,9 @@ def overloads(op: str, backend: str, functions: str | tuple[Callable, ...]) -> t
     from . import _fake, _vmap  # they need the raw ops above
 
     made = []
-    for at, part in enumerate(PARTS):
+    for at, (part, schema) in enumerate(SCHEMAS[op].items()):
         name, overload = f"_{op}_{part}", backend.replace("-", "_")
-        library.define(f"{name}.{overload}{SCHEMAS[name]}")
+        library.define(f"{name}.{overload}{schema}")
 
         def run(*args, at=at, part=part):
             function = functions[at] if isinstance(functions, tuple) else getattr(import_module(functions), part)

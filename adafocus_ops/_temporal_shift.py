@@ -1,38 +1,47 @@
 """temporal_shift: TSM's shift of channels along time."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
+from torch.autograd import Function
 
 from . import backends
-from ._checks import check_positive_int, check_tensor, describe, require
-from ._crops import BOX_DTYPES
-from ._reference.temporal_shift import temporal_shift as reference
+from ._autograd import differentiable
+from ._checks import FLOAT_DTYPES, check_positive_int, check_tensor, describe, require
+from ._reference import temporal_shift as reference
 
-backends.register("temporal_shift", reference=(reference,))
+backends.register("temporal_shift", reference)
 
 
-def temporal_shift(x: Tensor, num_frames: int, *, fold_div: int = 8, backend: str | None = None) -> Tensor:
+def temporal_shift(
+    x: Tensor, num_frames: int, *, fold_div: int = 8, inverse: bool = False, backend: str | None = None
+) -> Tensor:
     """Moves a part of the channels one frame along time, in every clip of a batch.
 
     With f = C // fold_div, channels [0, f) are taken from frame t + 1, channels [f, 2f) from frame
     t - 1 (zero beyond the ends of the clip), and the others stay.
 
     Args:
-        x: [B * num_frames, C, H, W] floating point, the frames of a clip one after another.
+        x: [B * num_frames, C, H, W] floating point, the frames of a clip one after another; any strides are read
+            in place.
         num_frames: frames in a clip.
         fold_div: which part of the channels moves each way; 8 moves an eighth each way. At least 2.
+        inverse: moves them back: channels [0, f) from frame t - 1, [f, 2f) from t + 1. What the shift moved beyond
+            the ends of the clip is lost, so this is its transpose, not more.
         backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
 
     Returns:
-        a new tensor like x, in its memory format.
+        a new tensor like x: channels_last if x is, else contiguous.
 
-    Gradients: to x. Determinism: bitwise reproducible.
+    Gradients: to x, of any order, in reverse mode. Determinism: exact, a copy of values.
 
     Raises:
         TypeError: x is not floating point. ValueError: its first dimension is no multiple of num_frames.
 
     Source: TSM, used by Uni-AdaFocus-TSM (Appendix H.1).
     """
-    check_tensor("x", x, BOX_DTYPES)
+    check_tensor("x", x, FLOAT_DTYPES)
     check_positive_int("num_frames", num_frames)
     check_positive_int("fold_div", fold_div)
     require(fold_div >= 2, lambda: f"fold_div must be at least 2, got {fold_div}")
@@ -41,4 +50,22 @@ def temporal_shift(x: Tensor, num_frames: int, *, fold_div: int = 8, backend: st
         lambda: f"x must be [B * num_frames, C, H, W] with num_frames={num_frames}, got {describe(x)}",
     )
     (kernel,) = backends.kernels("temporal_shift", backends.choose("temporal_shift", x.device.type, backend))
-    return kernel(x, num_frames, x.shape[1] // fold_div)
+    arguments = (num_frames, x.shape[1] // fold_div, inverse)
+    return _Shift.apply(x, *arguments, kernel) if differentiable(x) else kernel(x.detach(), *arguments)
+
+
+class _Shift(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, num_frames: int, fold: int, inverse: bool, kernel: Callable) -> Tensor:
+        return kernel(x, num_frames, fold, inverse)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, *ctx.arguments = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        num_frames, fold, inverse, kernel = ctx.arguments
+        return _Shift.apply(grad, num_frames, fold, not inverse, kernel), None, None, None, None

@@ -1,5 +1,6 @@
-"""The vmap rule of the raw ops: the mapped dimension is folded into the batch."""
+"""The vmap rules of the raw ops: the mapped dimension is folded into the batch."""
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -23,34 +24,78 @@ def _fold_index(frame_index: Tensor | None, dim: int | None, batch: int, boxes: 
     return torch.where((index >= 0) & (index < frames), index + start, -1).flatten()
 
 
+def _forbid(dims: dict[str, int | None], **names: str) -> None:
+    for name, what in names.items():
+        if dims.get(name) is not None:
+            raise ValueError(f"{what} must not be mapped by vmap")
+
+
+def _crop_rule(op: Callable, given: dict[str, Any], dims: dict[str, int | None], batch: int) -> tuple[Any, Any]:
+    _forbid(dims, affine="mean and std")
+    front = {name: _front(given[name], dims[name], batch) for name in ("frames", "boxes", "grad") if name in given}
+    boxes = front["boxes"]
+    frames = given["num_frames"] if "num_frames" in given else prod(front["frames"].shape[1:-3])
+    folded = {name: value.flatten(0, 1) for name, value in front.items() if name != "frames"}
+    for name, value in folded.items():
+        if value.ndim == 2:  # boxes and gradients of means, which are small
+            folded[name] = value.contiguous()
+    folded["frame_index"] = _fold_index(given["frame_index"], dims["frame_index"], batch, boxes, frames)
+    if "num_frames" in given:
+        folded["num_frames"] = batch * frames
+    else:
+        folded["frames"] = front["frames"]  # [batch, ..., C, H, W]
+        if front["frames"].ndim > _schema.MAX_FRAME_DIMS:
+            folded["frames"] = front["frames"].flatten(0, 1)
+    out = op(*(given | folded).values())
+    return out.unflatten(0, (batch, frames if "num_frames" in given else boxes.shape[1])), 0
+
+
+# Tensors whose first dimension is the batch, in the ops that treat its rows alike.
+_BATCHED = ("weights", "values", "grad", "coefficients", "jitter", "row_id", "x")
+
+
+def _row_rule(op: Callable, given: dict[str, Any], dims: dict[str, int | None], batch: int) -> tuple[Any, Any]:
+    """Rows without a row_id are numbered through all of the folded batch."""
+    _forbid(dims, seed="seed")
+    folded = {
+        name: _front(given[name], dims[name], batch).flatten(0, 1)
+        for name in _BATCHED
+        if isinstance(given.get(name), Tensor)
+    }
+    if "row_id" in folded:
+        folded["row_id"] = folded["row_id"].contiguous()
+    out = op(*(given | folded).values())
+    if isinstance(out, tuple):
+        return tuple(value.unflatten(0, (batch, -1)) for value in out), tuple(0 for _ in out)
+    return out.unflatten(0, (batch, -1)), 0
+
+
+# exit_gate, gather_rows and scatter_rows have none: how many rows there are depends on the values.
+_RULES = {
+    "crop_resize": _crop_rule,
+    "crop_mean": _crop_rule,
+    "weighted_sample": _row_rule,
+    "expected_value": _row_rule,
+    "quantile_frames": _row_rule,
+    "temporal_shift": _row_rule,
+}
+
+
 def register(op: torch._ops.OpOverload) -> None:
     """Registers the rule of a raw op or of an overload of it; arguments are known by their names."""
     names = [argument.name for argument in op._schema.arguments]
+    name = op._schema.name.removeprefix("adafocus::_")
+    rule = next((rule for prefix, rule in _RULES.items() if name.startswith(prefix)), None)
+    if rule is None:
+        return
 
-    def rule(info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
-        batch = info.batch_size
+    def run(info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:
         given, dims = dict(zip(names, args, strict=True)), dict(zip(names, in_dims, strict=True))
-        if dims["affine"] is not None:
-            raise ValueError("mean and std must not be mapped by vmap")
-        front = {name: _front(given[name], dims[name], batch) for name in ("frames", "boxes", "grad") if name in given}
-        boxes = front["boxes"]
-        frames = given["num_frames"] if "num_frames" in given else prod(front["frames"].shape[1:-3])
-        folded = {name: value.flatten(0, 1) for name, value in front.items() if name != "frames"}
-        for name, value in folded.items():
-            if value.ndim == 2:  # boxes and gradients of means, which are small
-                folded[name] = value.contiguous()
-        folded["frame_index"] = _fold_index(given["frame_index"], dims["frame_index"], batch, boxes, frames)
-        if "num_frames" in given:
-            folded["num_frames"] = batch * frames
-        else:
-            folded["frames"] = front["frames"]  # [batch, ..., C, H, W]
-            if front["frames"].ndim > _schema.MAX_FRAME_DIMS:
-                folded["frames"] = front["frames"].flatten(0, 1)
-        out = op(*(given | folded).values())
-        return out.unflatten(0, (batch, frames if "num_frames" in given else boxes.shape[1])), 0
+        return rule(op, given, dims, info.batch_size)
 
-    torch.library.register_vmap(op, rule)
+    torch.library.register_vmap(op, run)
 
 
-for _name in _schema.SCHEMAS:
-    register(getattr(torch.ops.adafocus, _name).default)
+for _op in _RULES:
+    for _raw in _schema.compiled(_op):
+        register(_raw)

@@ -10,10 +10,11 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 
 import torch
 
-from . import _extension, _schema
+from . import _extension, _fake, _schema, _vmap  # noqa: F401  (_fake and _vmap complete the raw ops)
 
 # Best first.
 BACKENDS = ("cuda", "cpu", "triton", "reference")
@@ -28,9 +29,15 @@ _extra: dict[str, tuple[str, str | None]] = {}
 _kernels: dict[str, dict[str, tuple[Callable, ...]]] = {}
 
 
-def register(op: str, **kernels: tuple[Callable, ...]) -> None:
-    """Declares the functions that implement `op` on each backend, in the same order on all."""
-    _kernels[op] = dict(kernels)
+def register(op: str, reference: ModuleType) -> None:
+    """Declares the kernels of an op: the reference's functions, the extension's raw ops, and the Triton module."""
+    compiled = _schema.compiled(op)
+    _kernels[op] = {
+        "reference": tuple(getattr(reference, part) for part in _schema.SCHEMAS[op]),
+        "cpu": compiled,
+        "cuda": compiled,
+        "triton": _schema.overloads(op, "triton", f"adafocus_ops._triton.{op}"),
+    }
 
 
 def extend(name: str, device: str, kernels: Mapping[str, tuple[Callable, ...]], reason: str | None = None) -> None:
@@ -51,6 +58,11 @@ def extend(name: str, device: str, kernels: Mapping[str, tuple[Callable, ...]], 
 def ops() -> tuple[str, ...]:
     """Names of the public ops that have been registered."""
     return tuple(_kernels)
+
+
+def parts(op: str) -> tuple[str, ...]:
+    """Names of the functions that make up an op: its forward, and its gradients if it has kernels for them."""
+    return tuple(_schema.SCHEMAS[op])
 
 
 def kernels(op: str, backend: str) -> tuple[Callable, ...]:

@@ -24,6 +24,7 @@ def install() -> None:
     tl.block_type.__init__ = _describe_block
     tl.tensor.__init__ = _describe_tensor
     TritonSemantic.binary_op_type_checking_impl = _check_operands
+    interpreter.ReduceOps.apply_impl = _reduce
 
 
 def _cast(builder, src, dst_type, cast=interpreter.InterpreterBuilder.cast_impl):
@@ -83,3 +84,11 @@ def _np_dtype(dtype, find=interpreter._get_np_dtype):
 
 
 _np_dtype_of = functools.cache(interpreter._get_np_dtype)
+
+
+def _reduce(reduction, input, reduce=interpreter.ReduceOps.apply_impl):
+    """Exclusive or, which sorting is made of, all at once; the interpreter goes from element to element."""
+    if reduction.combine_fn is not tl.standard._xor_combine:
+        return reduce(reduction, input)
+    data = np.bitwise_xor.reduce(input[0].handle.data, axis=reduction.axis, keepdims=reduction.keep_dims)
+    return reduction.to_tensor(data, input[0].dtype)

@@ -22,23 +22,31 @@ def confidence(logits: Tensor) -> Tensor:
     return (z.amax(-1) - z.logsumexp(-1)).exp()
 
 
-def exit_gate(
-    logits: Tensor, threshold: Tensor, criterion: str, active: Tensor | None, capacity: int | None
+def fwd(
+    logits: Tensor, threshold: Tensor | None, bound: float, criterion: str, active: Tensor | None, capacity: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """score [N], exited [N] bool, keep, leave (int64 row indices in stable order), counts [2] int64.
+    """score [N], exited [N] bool, keep, leave (int64 [capacity], padded with -1), counts [2] int64.
 
-    threshold is a 0-dimensional tensor, active a [N] bool mask of the rows still running.
+    threshold has one element; None takes `bound`. active is a [N] bool mask of the rows still running or a list
+    of their numbers.
     """
     score = (entropy if criterion == "entropy" else confidence)(logits)
-    threshold = threshold.to(score)
+    threshold = torch.full_like(score[:1], bound) if threshold is None else threshold.reshape(-1).to(score)
     exited = score <= threshold if criterion == "entropy" else score >= threshold  # NaN never exits
-    running = torch.ones_like(exited) if active is None else active
+    running = torch.ones_like(exited) if active is None else _mask(active, logits.shape[0])
     exited = exited & running
     stays = running & ~exited
     counts = torch.stack([stays.sum(), exited.sum()])
-    if capacity is None:
-        return score, exited, stays.nonzero()[:, 0], exited.nonzero()[:, 0], counts
     return score, exited, _compact(stays, capacity), _compact(exited, capacity), counts
+
+
+def _mask(active: Tensor, rows: int) -> Tensor:
+    """[rows] bool of a mask or a list of rows, of which those out of range (such as padding) count for nothing."""
+    if active.dtype == torch.bool:
+        return active
+    mask = torch.zeros(rows + 1, dtype=torch.bool, device=active.device)
+    mask[torch.where((active >= 0) & (active < rows), active, rows).long()] = True
+    return mask[:rows]
 
 
 def _compact(mask: Tensor, capacity: int) -> Tensor:

@@ -3,14 +3,19 @@
 import torch
 from torch import Tensor
 
+from .._fake import memory_format_of
 
-def temporal_shift(x: Tensor, num_frames: int, fold: int) -> Tensor:
-    """x [B * num_frames, C, H, W]: channels [0, fold) from frame t + 1, [fold, 2 fold) from frame t - 1."""
-    clips = x.unflatten(0, (-1, num_frames))  # [B, T, C, H, W]
-    out = torch.empty_like(clips)  # keeps channels_last
-    out[:, :-1, :fold] = clips[:, 1:, :fold]
-    out[:, -1:, :fold] = 0
-    out[:, 1:, fold : 2 * fold] = clips[:, :-1, fold : 2 * fold]
-    out[:, :1, fold : 2 * fold] = 0
+
+def fwd(x: Tensor, num_frames: int, fold: int, inverse: bool) -> Tensor:
+    """x [B * num_frames, C, H, W]: channels [0, fold) from frame t + 1, [fold, 2 fold) from t - 1, or inverted."""
+    result = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+    clips, out = (t.unflatten(0, (-1, num_frames)) for t in (x, result))  # [B, T, C, H, W]
+    later, earlier = slice(0, fold), slice(fold, 2 * fold)  # channels that come from the frame after, before
+    if inverse:
+        later, earlier = earlier, later
+    out[:, :-1, later] = clips[:, 1:, later]
+    out[:, -1:, later] = 0
+    out[:, 1:, earlier] = clips[:, :-1, earlier]
+    out[:, :1, earlier] = 0
     out[:, :, 2 * fold :] = clips[:, :, 2 * fold :]
-    return out.flatten(0, 1)
+    return result

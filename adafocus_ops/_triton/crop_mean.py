@@ -21,7 +21,6 @@ from .images import (
     convert,
     empty_images,
     image,
-    launch,
     load,
     load_affine,
     load_box,
@@ -33,6 +32,7 @@ from .images import (
     zero_block,
     zero_pixels,
 )
+from .launch import launch
 
 # Whole feature maps of some channels, or large tiles of frames: the weights of a block are made once for its channels.
 BLOCK = {"accesses": 4, "to_pixel": 8}

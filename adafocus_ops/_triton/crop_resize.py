@@ -13,7 +13,6 @@ from torch import Tensor
 from .geometry import bilinear_offset, readers, sample, touches, weights
 from .images import (
     SIZES,
-    THREADS,
     Images,
     Variant,
     along_channels,
@@ -22,7 +21,6 @@ from .images import (
     box_and_frame,
     empty_images,
     image,
-    launch,
     load,
     load_affine,
     load_box,
@@ -34,6 +32,7 @@ from .images import (
     zero_block,
     zero_pixels,
 )
+from .launch import THREADS, launch
 
 # So many programs fill a large GPU several times over; where there are more, each makes up to MAX_STEPS blocks.
 MANY_PROGRAMS = 4096

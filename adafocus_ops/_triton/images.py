@@ -4,7 +4,6 @@ A block is [channels, rows, columns], or [rows, columns, channels] where channel
 neighbouring threads use neighbouring addresses.
 """
 
-import contextlib
 import math
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-THREADS = tl.constexpr(128)
+from .launch import THREADS, blocks, constants, merge, power_of_2
 
 # Sizes, which tell nothing of alignment: no kernel is compiled anew because one is 1 or a multiple of 16.
 SIZES = ("num_boxes", "num_frames", "height", "width", "out_h", "out_w", "strip")
@@ -42,7 +41,7 @@ class Images(NamedTuple):
 
     @staticmethod
     def of(images: Tensor) -> "Images":
-        sizes, strides = zip(*_merge(images.shape[:-3], images.stride()[:-3]), strict=True)
+        sizes, strides = zip(*merge(images.shape[:-3], images.stride()[:-3]), strict=True)
         vector = _vector(images, strides)
         lead, last = ([2 * (stride // vector) + 1 for stride in some] for some in (strides, images.stride()[-3:]))
         return Images(images, sizes[:-1], tuple(lead), *last, tl.constexpr(vector))
@@ -51,17 +50,6 @@ class Images(NamedTuple):
         """How far the last element of an image is from its first."""
         shape, strides = self.data.shape[-3:], self.data.stride()[-3:]
         return sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-
-
-def _merge(sizes: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(size, stride) of dimensions, innermost first, those that step on from one another as one."""
-    merged: list[tuple[int, int]] = []
-    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
-        if merged and stride == merged[-1][0] * merged[-1][1]:
-            merged[-1] = (merged[-1][0] * size, merged[-1][1])
-        elif size != 1:
-            merged.append((size, stride))
-    return merged or [(1, 0)]
 
 
 def _vector(images: Tensor, lead_strides: tuple[int, ...]) -> int:
@@ -108,24 +96,19 @@ class Variant(NamedTuple):
         """
         channels, vector = images.data.shape[-3], images.vector.value
         size = THREADS.value * vector * accesses
-        block_c = _power_of_2(channels, to_pixel * vector) if vector > 1 else 1
-        block_x = _power_of_2(columns, min(32, size // block_c))
-        block_y = _power_of_2(rows, size // (block_c * block_x))
+        block_c = power_of_2(channels, to_pixel * vector) if vector > 1 else 1
+        block_x = power_of_2(columns, min(32, size // block_c))
+        block_y = power_of_2(rows, size // (block_c * block_x))
         if vector == 1:
-            block_c = _power_of_2(channels, 4 * size // (block_y * block_x))
+            block_c = power_of_2(channels, 4 * size // (block_y * block_x))
         offset = tl.int64 if max(each.span() for each in (images, *others)) >= 2**31 else tl.int32
         values = (channels, padding == "border", antialias, offset, vector > 1, block_c, block_y, block_x)
-        return Variant(*map(tl.constexpr, values))
+        return Variant(*constants(values))
 
     def blocks(self, rows: int, columns: int) -> int:
         """How many blocks all channels of so many rows and columns are."""
-        sizes = ((self.channels.value, self.block_c), (rows, self.block_y), (columns, self.block_x))
-        return math.prod(triton.cdiv(size, block.value) for size, block in sizes)
-
-
-def _power_of_2(size: int, limit: int) -> int:
-    """The least power of two that is no less than the size, up to the limit."""
-    return min(triton.next_power_of_2(max(size, 1)), limit)
+        c, y, x = self.block_c.value, self.block_y.value, self.block_x.value
+        return blocks((self.channels.value, c), (rows, y), (columns, x))
 
 
 def empty_images(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
@@ -136,12 +119,6 @@ def empty_images(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, chann
 def num_frames(frames: Tensor) -> int:
     """How many frames there are to cut from: none if they have no pixels."""
     return math.prod(frames.shape[:-3]) if frames.numel() else 0
-
-
-def launch(kernel: triton.JITFunction, programs: int, device: torch.device, *args) -> None:
-    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-        # Fusing products with sums would move positions; where it may be done, kernels say so.
-        kernel[(programs,)](*args, num_warps=THREADS.value // 32, enable_fp_fusion=False)
 
 
 # ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-// What the ops over boxes, crop_resize and crop_mean, share: checks, parameters, threads and streams.
+// What the ops over boxes, crop_resize and crop_mean, share: checks and parameters.
 #pragma once
 
 #include <memory>
@@ -6,29 +6,13 @@
 #include "adafocus/crop_resize.h"
 #include "bindings/tensor.h"
 
-#ifdef USE_CUDA
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
-#endif
-
 namespace adafocus {
-
-using OptionalTensor = std::optional<Tensor>;
-
-inline std::string name_of(torch::stable::Device device) {
-  return device.is_cpu() ? "cpu" : (device.is_cuda() ? "cuda:" : "device ") + std::to_string(device.index());
-}
-
-inline void check_same_device(const char* name, const Tensor& t, const Tensor& images) {
-  STD_TORCH_CHECK(t.device() == images.device(), name, " must be on the device of the images, ",
-                  name_of(images.device()), ", got ", name_of(t.device()));
-}
 
 // Everything but the two image batches, of which `images` is the one that is given. The tensors outlive the
 // call that uses the result.
 inline CropResize parameters(const Tensor& images, const Tensor& boxes, const OptionalTensor& frame_index,
                              const OptionalTensor& affine, int64_t channels, const std::string& padding) {
-  check_same_device("boxes", boxes, images);
+  check_same_device("boxes", boxes, "the images", images);
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_contiguous(),
                   "boxes must be a contiguous [K, 4]");
   const ScalarType compute = boxes.scalar_type();
@@ -41,7 +25,7 @@ inline CropResize parameters(const Tensor& images, const Tensor& boxes, const Op
   p.double_precision = compute == ScalarType::Double;
   p.border = padding == "border";
   if (frame_index) {
-    check_same_device("frame_index", *frame_index, images);
+    check_same_device("frame_index", *frame_index, "the images", images);
     const ScalarType type = frame_index->scalar_type();
     STD_TORCH_CHECK(type == ScalarType::Int || type == ScalarType::Long,
                     "frame_index must be int32 or int64");
@@ -52,7 +36,7 @@ inline CropResize parameters(const Tensor& images, const Tensor& boxes, const Op
     p.index_type = type == ScalarType::Int ? IndexType::kInt32 : IndexType::kInt64;
   }
   if (affine) {
-    check_same_device("affine", *affine, images);
+    check_same_device("affine", *affine, "the images", images);
     STD_TORCH_CHECK(affine->dim() == 2 && affine->size(0) == 2 && affine->size(1) == channels &&
                         affine->is_contiguous() && affine->scalar_type() == compute,
                     "affine must be a contiguous [2, C] of the boxes' dtype");
@@ -72,14 +56,6 @@ inline Tensor empty_like_boxes(const Tensor& boxes) {
 // Whether no pixel can be read: then no box has a frame.
 inline bool reads_nothing(const ImageBatch& frames) {
   return frames.count * frames.channels * frames.height * frames.width == 0;
-}
-
-// Calls f(begin, end) for ranges of boxes, in threads, of which each has enough elements to be worth it.
-template <class F>
-void for_boxes(int64_t boxes, int64_t elements_of_a_box, const F& f) {
-  constexpr int64_t kMinElementsPerThread = 32768;
-  const int64_t least = elements_of_a_box > 0 ? 1 + kMinElementsPerThread / elements_of_a_box : 1;
-  torch::stable::parallel_for(0, boxes, least, f);
 }
 
 // A counting sort of the valid boxes by frame, which keeps their order.
@@ -113,18 +89,5 @@ void for_frame_tasks(const CropResize& p, const F& f) {
   torch::stable::parallel_for(0, crop_resize_bwd_frames_tasks(p), 1,
                               [&](int64_t begin, int64_t end) { f(boxes.view(), begin, end); });
 }
-
-#ifdef USE_CUDA
-// Calls launch(stream), a launcher of csrc/cuda, on the device of a tensor and its current stream.
-template <class F>
-void launch_on_device_of(const Tensor& t, const F& launch) {
-  const int32_t device = t.get_device_index();
-  const torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  const char* const error = launch(stream);
-  STD_TORCH_CHECK(!error, "CUDA: ", error);
-}
-#endif
 
 }  // namespace adafocus

@@ -8,13 +8,13 @@ namespace {
 
 struct Cpu {
   static void fwd(const CropMean& p, const Tensor&) {
-    for_boxes(p.crop.num_boxes(), elements_of_a_frame(p),
-              [&](int64_t begin, int64_t end) { crop_mean_fwd_cpu(p, begin, end); });
+    for_rows(p.crop.num_boxes(), elements_of_a_frame(p),
+             [&](int64_t begin, int64_t end) { crop_mean_fwd_cpu(p, begin, end); });
   }
   static void bwd_boxes(const CropMean& p, Tensor& d_boxes) {
     void* const out = d_boxes.mutable_data_ptr();
-    for_boxes(p.crop.num_boxes(), elements_of_a_frame(p),
-              [&](int64_t begin, int64_t end) { crop_mean_bwd_boxes_cpu(p, out, begin, end); });
+    for_rows(p.crop.num_boxes(), elements_of_a_frame(p),
+             [&](int64_t begin, int64_t end) { crop_mean_bwd_boxes_cpu(p, out, begin, end); });
   }
   static void bwd_frames(const CropMean& p, const Tensor&) {
     for_frame_tasks(p.crop, [&](BoxesByFrame boxes, int64_t begin, int64_t end) {
@@ -84,7 +84,7 @@ Tensor bwd_boxes(const Tensor& grad, const Tensor& frames, const Tensor& boxes,
   const ImageBatch source = readable(frames);
   CropMean p{};
   p.crop = parameters(frames, boxes, frame_index, affine, source.channels, padding);
-  check_same_device("grad", grad, frames);
+  check_same_device("grad", grad, "the images", frames);
   check_means(grad, boxes);
   STD_TORCH_CHECK(grad.size(1) == source.channels, "grad must have the frames' channels");
   p.crop.frames = source;

@@ -8,13 +8,13 @@ namespace {
 
 struct Cpu {
   static void fwd(const CropResize& p, const Tensor&) {
-    for_boxes(p.num_boxes(), elements_of_a_patch(p),
-              [&](int64_t begin, int64_t end) { crop_resize_fwd_cpu(p, begin, end); });
+    for_rows(p.num_boxes(), elements_of_a_patch(p),
+             [&](int64_t begin, int64_t end) { crop_resize_fwd_cpu(p, begin, end); });
   }
   static void bwd_boxes(const CropResize& p, Tensor& d_boxes) {
     void* const out = d_boxes.mutable_data_ptr();
-    for_boxes(p.num_boxes(), elements_of_a_patch(p),
-              [&](int64_t begin, int64_t end) { crop_resize_bwd_boxes_cpu(p, out, begin, end); });
+    for_rows(p.num_boxes(), elements_of_a_patch(p),
+             [&](int64_t begin, int64_t end) { crop_resize_bwd_boxes_cpu(p, out, begin, end); });
   }
   static void bwd_frames(const CropResize& p, const Tensor&) {
     for_frame_tasks(p, [&](BoxesByFrame boxes, int64_t begin, int64_t end) {
@@ -69,7 +69,7 @@ Tensor bwd_boxes(const Tensor& grad, const Tensor& frames, const Tensor& boxes,
                  bool antialias) {
   const ImageBatch source = readable(frames);
   CropResize p = parameters(frames, boxes, frame_index, affine, source.channels, padding);
-  check_same_device("grad", grad, frames);
+  check_same_device("grad", grad, "the images", frames);
   check_patches(grad, boxes);
   STD_TORCH_CHECK(grad.size(1) == source.channels, "grad must have the frames' channels");
   p.frames = source;

@@ -1,4 +1,4 @@
-// From stable-ABI tensors to the plain structs of the kernels.
+// From stable-ABI tensors to the plain structs of the kernels, and their threads and streams.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -10,11 +10,28 @@
 
 #include "adafocus/dtype.h"
 #include "adafocus/image_batch.h"
+#include "adafocus/matrix.h"
+
+#ifdef USE_CUDA
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#endif
 
 namespace adafocus {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+inline std::string name_of(torch::stable::Device device) {
+  return device.is_cpu() ? "cpu" : (device.is_cuda() ? "cuda:" : "device ") + std::to_string(device.index());
+}
+
+inline void check_same_device(const char* name, const Tensor& t, const char* other_name,
+                              const Tensor& other) {
+  STD_TORCH_CHECK(t.device() == other.device(), name, " must be on the device of ", other_name, ", ",
+                  name_of(other.device()), ", got ", name_of(t.device()));
+}
 
 inline DType dtype_of(ScalarType type) {
   switch (type) {
@@ -29,7 +46,7 @@ inline DType dtype_of(ScalarType type) {
     case ScalarType::Double:
       return DType::kFloat64;
     default:
-      STD_TORCH_CHECK(false, "images must be uint8, float16, bfloat16, float32 or float64");
+      STD_TORCH_CHECK(false, "a dtype must be uint8, float16, bfloat16, float32 or float64 here");
   }
 }
 
@@ -67,5 +84,56 @@ inline Tensor empty_images(const Tensor& like, int64_t n, int64_t c, int64_t h, 
                                     : torch::headeronly::MemoryFormat::Contiguous;
   return torch::stable::empty({n, c, h, w}, dtype, std::nullopt, like.device(), std::nullopt, format);
 }
+
+// The memory format that a result like t has: channels_last(_3d) where t is that and not contiguous.
+inline torch::headeronly::MemoryFormat memory_format_of(const Tensor& t) {
+  using torch::headeronly::MemoryFormat;
+  const int64_t dims = t.dim();
+  if ((dims != 4 && dims != 5) || t.is_contiguous()) return MemoryFormat::Contiguous;
+  int64_t stride = 1;
+  for (int64_t step = 0; step < dims; ++step) {
+    const int64_t d = step == 0 ? 1 : step == dims - 1 ? 0 : dims - step;  // C, W, H, (D,) N
+    if (t.size(d) != 1 && t.stride(d) != stride) return MemoryFormat::Contiguous;
+    stride *= t.size(d);
+  }
+  return dims == 4 ? MemoryFormat::ChannelsLast : MemoryFormat::ChannelsLast3d;
+}
+
+inline void check_floating(const char* name, ScalarType type) {
+  STD_TORCH_CHECK(type != ScalarType::Byte, name, " must be floating point");
+}
+
+// Views a floating-point [rows, columns] as a matrix.
+inline Matrix matrix(const char* name, const Tensor& t) {
+  STD_TORCH_CHECK(t.dim() == 2, name, " must have two dimensions, got ", t.dim());
+  check_floating(name, t.scalar_type());
+  return {const_cast<void*>(t.const_data_ptr()),
+          dtype_of(t.scalar_type()),
+          t.size(0),
+          t.size(1),
+          t.stride(0),
+          t.stride(1)};
+}
+
+// Calls f(begin, end) for ranges of rows, in threads, of which each has enough elements to be worth it.
+template <class F>
+void for_rows(int64_t rows, int64_t elements_of_a_row, const F& f) {
+  constexpr int64_t kMinElementsPerThread = 32768;
+  const int64_t least = elements_of_a_row > 0 ? 1 + kMinElementsPerThread / elements_of_a_row : 1;
+  torch::stable::parallel_for(0, rows, least, f);
+}
+
+#ifdef USE_CUDA
+// Calls launch(stream), a launcher of csrc/cuda, on the device of a tensor and its current stream.
+template <class F>
+void launch_on_device_of(const Tensor& t, const F& launch) {
+  const int32_t device = t.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  const char* const error = launch(stream);
+  STD_TORCH_CHECK(!error, "CUDA: ", error);
+}
+#endif
 
 }  // namespace adafocus

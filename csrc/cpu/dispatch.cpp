@@ -76,4 +76,32 @@ void crop_mean_bwd_frames_cpu(const CropMean& p, BoxesByFrame boxes, int64_t beg
   AF_DISPATCH(crop_mean_bwd_frames, p, boxes, begin, end);
 }
 
+void exit_gate_scores_cpu(const ExitGate& p, int64_t begin, int64_t end) {
+  AF_DISPATCH(exit_gate_scores, p, begin, end);
+}
+
+void exit_gate_compact_cpu(const ExitGate& p) { AF_DISPATCH(exit_gate_compact, p); }
+
+void weighted_sample_fwd_cpu(const WeightedSample& p, int64_t begin, int64_t end) {
+  AF_DISPATCH(weighted_sample_fwd, p, begin, end);
+}
+
+void expected_value_fwd_cpu(const ExpectedValue& p, const Matrix& out, int64_t begin, int64_t end) {
+  AF_DISPATCH(expected_value_fwd, p, out, begin, end);
+}
+
+void expected_value_bwd_values_cpu(const ExpectedValue& p, const Matrix& grad, void* d_values, int64_t begin,
+                                   int64_t end) {
+  AF_DISPATCH(expected_value_bwd_values, p, grad, d_values, begin, end);
+}
+
+void expected_value_bwd_weights_cpu(const ExpectedValue& p, const Matrix& grad, bool normaliser_grad,
+                                    const Matrix& d_weights, int64_t begin, int64_t end) {
+  AF_DISPATCH(expected_value_bwd_weights, p, grad, normaliser_grad, d_weights, begin, end);
+}
+
+void quantile_frames_fwd_cpu(const QuantileFrames& p, int64_t begin, int64_t end) {
+  AF_DISPATCH(quantile_frames_fwd, p, begin, end);
+}
+
 }  // namespace adafocus

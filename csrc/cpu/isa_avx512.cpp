@@ -4,4 +4,8 @@
 #define AF_ISA avx512
 #include "cpu/crop_mean.inl"
 #include "cpu/crop_resize.inl"
+#include "cpu/exit_gate.inl"
+#include "cpu/expected_value.inl"
+#include "cpu/quantile_frames.inl"
+#include "cpu/weighted_sample.inl"
 #endif

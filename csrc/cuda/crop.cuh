@@ -2,15 +2,15 @@
 #pragma once
 
 #include "adafocus/crop_resize.h"
+#include "cuda/group.cuh"
 #include "cuda/intrinsics.h"
+#include "cuda/warp.cuh"
 
 namespace adafocus {
 
 constexpr int kThreads = 256;  // of every block
-constexpr int kWarp = 32, kWarps = kThreads / kWarp;
+constexpr int kWarps = kThreads / kWarp;
 constexpr int64_t kMaxGridY = 65535;
-
-AF_DEVICE int thread_index() { return int(threadIdx.y * blockDim.x + threadIdx.x); }
 
 template <class T>
 AF_DEVICE T* typed(void* data) {
@@ -28,61 +28,7 @@ AF_DEVICE C shift_of(const CropResize& p, int64_t c) {
   return p.affine ? static_cast<const C*>(p.affine)[p.frames.channels + c] : C(0);
 }
 
-// Channels that one thread works on.
-constexpr int kGroup = 4;
-
-// Values of the channels of a group; those beyond the last channel are zero.
-template <class C>
-struct Group {
-  C value[kGroup];
-  AF_DEVICE C& operator[](int c) { return value[c]; }
-  AF_DEVICE const C& operator[](int c) const { return value[c]; }
-};
-
-// A group in memory, moved by one instruction (double: two).
-template <class T>
-struct alignas(sizeof(T) == 8 ? 16 : kGroup * sizeof(T)) PackedGroup {
-  T value[kGroup];
-};
-
-template <class T>
-AF_DEVICE bool is_packed(const T* at, int64_t stride_c, int channels) {
-  return stride_c == 1 && channels == kGroup &&
-         reinterpret_cast<uintptr_t>(at) % alignof(PackedGroup<T>) == 0;
-}
-
-template <class C, class T>
-AF_DEVICE Group<C> load_group(const T* from, int64_t stride_c, int channels) {
-  Group<C> group{};
-  if (is_packed(from, stride_c, channels)) {
-    const PackedGroup<T> packed = *reinterpret_cast<const PackedGroup<T>*>(from);
-#pragma unroll
-    for (int c = 0; c < kGroup; ++c) group[c] = load_as<C>(packed.value[c]);
-  } else {
-#pragma unroll
-    for (int c = 0; c < kGroup; ++c) {
-      if (c < channels) group[c] = load_as<C>(from[c * stride_c]);
-    }
-  }
-  return group;
-}
-
-template <class C, class T>
-AF_DEVICE void store_group(const Group<C>& group, T* to, int64_t stride_c, int channels) {
-  if (is_packed(to, stride_c, channels)) {
-    PackedGroup<T> packed;
-#pragma unroll
-    for (int c = 0; c < kGroup; ++c) packed.value[c] = Store<T>::from(group[c]);
-    *reinterpret_cast<PackedGroup<T>*>(to) = packed;
-  } else {
-#pragma unroll
-    for (int c = 0; c < kGroup; ++c) {
-      if (c < channels) to[c * stride_c] = Store<T>::from(group[c]);
-    }
-  }
-}
-
-// A pixel and a group of at most kGroup channels.
+// A pixel and a group of its channels.
 struct Item {
   uint32_t y, x, first_channel;
   int channels;
@@ -137,9 +83,7 @@ AF_DEVICE void block_sum(C (&sums)[kCount]) {
   AF_SHARED(C, of_warp, kCount * kWarps);
   const int thread = thread_index();
   for (int n = 0; n < kCount; ++n) {
-    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-      sums[n] += __shfl_xor_sync(0xffffffffu, sums[n], distance);
-    }
+    sums[n] = warp_sum(sums[n]);
     if (thread % kWarp == 0) of_warp[n * kWarps + thread / kWarp] = sums[n];
   }
   __syncthreads();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
@@ -68,6 +69,12 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, parameters...);
 }
+
+inline const char* message_of(cudaError_t error) {
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();  // the error is reported here, not by whoever calls the runtime next
+  return cudaGetErrorString(error);
+}
 #endif
 
 }  // namespace detail
@@ -77,14 +84,22 @@ template <class... Parameters>
 const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
                    const typename detail::Same<Parameters>::type&... parameters) {
 #if defined(__CUDACC__)
-  const cudaError_t error =
-      detail::launch(kernel, grid, block, shared_bytes, static_cast<cudaStream_t>(stream), parameters...);
-  if (error == cudaSuccess) return nullptr;
-  cudaGetLastError();  // the error is reported here, not by whoever calls the runtime next
-  return cudaGetErrorString(error);
+  return detail::message_of(
+      detail::launch(kernel, grid, block, shared_bytes, static_cast<cudaStream_t>(stream), parameters...));
 #else
   static_cast<void>(stream);
   return cuda_on_host::run(grid, block, shared_bytes, [&] { kernel(parameters...); });
+#endif
+}
+
+// Writes zeros into memory of the device on a stream; returns as launch does.
+inline const char* clear_memory(void* memory, size_t bytes, void* stream) {
+#if defined(__CUDACC__)
+  return detail::message_of(cudaMemsetAsync(memory, 0, bytes, static_cast<cudaStream_t>(stream)));
+#else
+  static_cast<void>(stream);
+  memset(memory, 0, bytes);
+  return nullptr;
 #endif
 }
 

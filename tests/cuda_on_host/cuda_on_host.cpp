@@ -329,12 +329,16 @@ Exchange Block::sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned sour
 
 // Releases the lanes that a thread waits with, unless some of them wait elsewhere.
 void Block::release_warp(const Thread& last, Warp& warp) {
-  uint32_t voted = 0;
+  Exchange all{0, 0, ~0u, 0, 0};
   for (unsigned lane = 0; lane < kWarp; ++lane) {
     if (!(last.mask >> lane & 1)) continue;
     const Thread& thread = lane_of(last, lane);
     if (thread.mask != last.mask || !(thread.call == last.call)) return;
-    if (thread.bits != 0) voted |= 1u << lane;
+    const uint32_t number = uint32_t(thread.bits);
+    if (thread.bits != 0) all.voted |= 1u << lane;
+    all.least = std::min(all.least, number);
+    all.greatest = std::max(all.greatest, number);
+    all.sum += number;
   }
   for (unsigned lane = 0; lane < kWarp; ++lane) {
     if (!(last.mask >> lane & 1)) continue;
@@ -342,7 +346,8 @@ void Block::release_warp(const Thread& last, Warp& warp) {
     if (thread.source >= kWarp || !(last.mask >> thread.source & 1)) {
       fail(where(thread) + format(", which lacks lane %u that thread %u reads", thread.source, thread.index));
     }
-    thread.exchange = {lane_of(last, thread.source).bits, voted};
+    thread.exchange = all;
+    thread.exchange.bits = lane_of(last, thread.source).bits;
     thread.state = State::kReady;
     ready_.push_back(&thread);
   }

@@ -100,10 +100,11 @@ struct Count {
 };
 Count sync_block(Call call, bool vote);
 
-// Waits for the lanes of a mask; returns the bits of the lane `source`, and the lanes whose bits are not 0.
+// Waits for the lanes of a mask; returns the bits of the lane `source`, the lanes whose bits are not 0, and
+// the least, the greatest and the sum of all lanes' bits as 32-bit numbers.
 struct Exchange {
   uint64_t bits;
-  uint32_t voted;
+  uint32_t voted, least, greatest, sum;
 };
 Exchange sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source);
 
@@ -121,6 +122,12 @@ T shuffle(Call call, uint32_t mask, T value, unsigned source) {
 
 inline uint32_t ballot(Call call, uint32_t mask, bool vote) {
   return sync_warp(call, mask, vote, lane()).voted;
+}
+
+template <class T>
+Exchange reduce(Call call, uint32_t mask, T value) {
+  static_assert(std::is_same_v<T, unsigned>, "of CUDA's overloads the one that the kernels use");
+  return sync_warp(call, mask, value, lane());
 }
 
 // The last lane of this lane's group of `width`.
@@ -188,6 +195,31 @@ T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, CUDA_ON_HOST
   const unsigned lane = cuda_on_host::lane(), source = lane ^ unsigned(bits);
   return cuda_on_host::shuffle({"__shfl_xor_sync", file, line}, mask, value,
                                source <= cuda_on_host::last_of_group(width) ? source : lane);
+}
+
+template <class T>
+unsigned __reduce_min_sync(unsigned mask, T value, CUDA_ON_HOST_WHERE) {
+  return cuda_on_host::reduce({"__reduce_min_sync", file, line}, mask, value).least;
+}
+
+template <class T>
+unsigned __reduce_max_sync(unsigned mask, T value, CUDA_ON_HOST_WHERE) {
+  return cuda_on_host::reduce({"__reduce_max_sync", file, line}, mask, value).greatest;
+}
+
+template <class T>
+unsigned __reduce_add_sync(unsigned mask, T value, CUDA_ON_HOST_WHERE) {
+  return cuda_on_host::reduce({"__reduce_add_sync", file, line}, mask, value).sum;
+}
+
+// One thread runs at a time.
+
+inline void __threadfence() {}
+
+inline unsigned atomicAdd(unsigned* at, unsigned value) {
+  const unsigned before = *at;
+  *at += value;
+  return before;
 }
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }

@@ -49,24 +49,26 @@ class Harness:
         self._worker: subprocess.Popen | None = None
         self._lock = threading.Lock()
 
-    def call(self, function: str, out: Tensor, *arguments: Any) -> None:
-        """Calls a function that writes into `out`; tensors are sent as arrays.
+    def call(self, function: str, out: Tensor | tuple[Tensor, ...], *arguments: Any) -> None:
+        """Calls a function that writes into `out`, one tensor or several; tensors are sent as arrays.
 
         Raises:
             KernelError: the launch failed, or wrote into an argument, or the process ended; with the message or the
                 sanitizer's report.
         """
-        request = (next(self.seeds), function, [_pack(value) for value in (out, *arguments)])
+        outs = (out,) if isinstance(out, Tensor) else out
+        request = (next(self.seeds), function, [_pack(value) for value in (*outs, *arguments)])
         with self._lock:
             error, arrays = self._exchange(request)
         what = f"{function} with seed {request[0]}"
         if error:
             raise KernelError(f"{what}: {error}")
         sent = [value[BYTES] for value in request[2] if isinstance(value, tuple)]
-        if arrays[1:] != sent[1:]:
+        if arrays[len(outs) :] != sent[len(outs) :]:
             raise KernelError(f"{what}: it wrote into an argument")
-        if arrays[0]:
-            memory(out).copy_(torch.frombuffer(bytearray(arrays[0]), dtype=torch.uint8))
+        for tensor, data in zip(outs, arrays[: len(outs)], strict=True):
+            if data:
+                memory(tensor).copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
 
     def close(self) -> None:
         if self._worker:

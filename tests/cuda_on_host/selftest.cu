@@ -63,6 +63,31 @@ AF_KERNEL votes(const uint32_t* in, uint32_t* out, int choice) {
   }
 }
 
+// Over each half of the warps by itself. Choice: which.
+AF_KERNEL reductions(const uint32_t* in, uint32_t* out, int choice) {
+  const unsigned mask = threadIdx.x % 32 < 16 ? 0xffffu : 0xffff0000u;
+  const uint32_t value = in[threadIdx.x];
+  switch (choice) {
+    case 0:
+      out[threadIdx.x] = __reduce_min_sync(mask, value);
+      break;
+    case 1:
+      out[threadIdx.x] = __reduce_max_sync(mask, value);
+      break;
+    case 2:
+      out[threadIdx.x] = __reduce_add_sync(mask, value);
+      break;
+  }
+}
+
+// Every thread takes a place in a list.
+AF_KERNEL places(const uint32_t* in, uint32_t* out, int) {
+  AF_SHARED(uint32_t, count, 1);
+  if (threadIdx.x == 0) count[0] = 0;
+  __syncthreads();
+  out[atomicAdd(&count[0], 1u)] = in[threadIdx.x];
+}
+
 // By 3 lanes, in groups of 8. Choice: which.
 AF_KERNEL shuffles(const uint32_t* in, uint32_t* out, int choice) {
   const uint32_t value = in[threadIdx.x];
@@ -186,9 +211,9 @@ const char* launcher(dim3 grid, dim3 block, size_t shared_bytes, const uint32_t*
 
 #define SELF_TEST(name) {#name, adafocus::launcher<adafocus::name>}
 const SelfTest kSelfTests[] = {
-    SELF_TEST(reverse),      SELF_TEST(reverse_warp), SELF_TEST(untouched),      SELF_TEST(some_leave),
-    SELF_TEST(votes),        SELF_TEST(shuffles),     SELF_TEST(shuffled_types), SELF_TEST(half_warp),
-    SELF_TEST(two_barriers), SELF_TEST(copies),       SELF_TEST(stray),          SELF_TEST(order),
-    SELF_TEST(bits),
+    SELF_TEST(reverse),        SELF_TEST(reverse_warp), SELF_TEST(untouched),    SELF_TEST(some_leave),
+    SELF_TEST(votes),          SELF_TEST(reductions),   SELF_TEST(places),       SELF_TEST(shuffles),
+    SELF_TEST(shuffled_types), SELF_TEST(half_warp),    SELF_TEST(two_barriers), SELF_TEST(copies),
+    SELF_TEST(stray),          SELF_TEST(order),        SELF_TEST(bits),
 };
 const int kSelfTestCount = sizeof(kSelfTests) / sizeof(kSelfTests[0]);

@@ -19,6 +19,7 @@ class Sample(NamedTuple):
     args: tuple
     kwargs: dict[str, Any] = {}
     conditioning: float = 1.0  # how many epsilons of the result a rounding of the inputs is worth
+    gradcheck: bool = True  # whether the gradient is that of the forward
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ class OpSpec:
     dtypes: tuple[torch.dtype, ...] = FLOATS
     layouts: tuple[str, ...] = ("contiguous",)
     differentiable: tuple[int, ...] = ()  # positions in Sample.args
-    tolerance: dict[Any, float] = field(default_factory=dict)
+    tolerance: dict[Any, float] = field(default_factory=lambda: {"forward": 0})
+    gradcheck: dict[str, Any] = field(default_factory=dict)  # arguments whose gradient is that of the forward
+    gradcheck_step: float = 1e-4
+    gradient_kernels: int = 1  # raw ops that each gradient is made of
 
 
 def random_images(shape: tuple[int, ...], dtype: torch.dtype, layout: str, seed: int = 0) -> Tensor:
@@ -149,38 +153,140 @@ def crop_mean_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
 
 
 # ----------------------------------------------------------------------------------------------------
-# The other ops
+# The ops over rows
+
+ROW_LAYOUTS = ("contiguous", "strided")
+
+
+def rows_like(values: Tensor, layout: str) -> Tensor:
+    """The values in a memory layout; "strided" is a view with gaps in every dimension."""
+    if layout == "contiguous":
+        return values
+    wide = torch.zeros([2 * size for size in values.shape], dtype=values.dtype)
+    view = wide[(slice(None, None, 2),) * values.ndim]
+    return view.copy_(values)
+
+
+def random_rows(shape: tuple[int, ...], dtype: torch.dtype, layout: str, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return rows_like(torch.randn(shape, generator=generator, dtype=torch.float64).mul(scale).to(dtype), layout)
+
+
+def distributions(rows: int, items: int, dtype: torch.dtype, layout: str) -> Tensor:
+    """[rows, items], each row of sum 1 before it is rounded to the dtype; it peaks a little."""
+    return rows_like(random_rows((rows, items), torch.float64, "contiguous").softmax(1).to(dtype), layout)
+
+
+def sampled(rows: int, items: int, dtype: torch.dtype, layout: str) -> Tensor:
+    """Weights of many sizes, some of them zero, negative or not numbers at all."""
+    weights = random_rows((rows, items), torch.float64, "contiguous").mul(3).exp()
+    weights.view(-1)[::7] = 0
+    weights.view(-1)[3::29] = -1
+    weights.view(-1)[5::31] = torch.nan
+    return rows_like(weights.to(dtype), layout)
+
+
+def weighted_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    def sample(name, rows, items, k, **kwargs):
+        return Sample(name, (sampled(rows, items, dtype, layout), k), {"seed": torch.tensor(5), **kwargs})
+
+    yield sample("few items", 3, 5, 2, num_samples=4)
+    yield sample("all of one item", 2, 1, 1)
+    yield sample("all items", 2, 33, 33, num_samples=2)
+    yield sample("two words a lane", 2, 64, 9, num_samples=3)
+    yield sample("rows with keys", 3, 100, 4, row_id=torch.tensor([7, -1, 2**40]))
+    yield sample("no rows", 0, 4, 2, num_samples=3)
+    if layout == "contiguous":
+        yield sample("long rows", 1, 1300, 30)
+
+
+def expected_values(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    def sample(name, rows, items, depth, k, **kwargs):
+        depths = () if depth is None else (depth,)
+        args = (random_rows((rows, items, *depths), dtype, layout), distributions(rows, items, dtype, layout), k)
+        draws = {} if "mode" in kwargs else {"seed": torch.tensor(3)}
+        # An expectation changes with the probabilities of the prefixes too, which the gradient leaves out.
+        gradcheck = "mode" not in kwargs or k == 1
+        return Sample(name, args, {**draws, **kwargs}, conditioning=4, gradcheck=gradcheck)
+
+    yield sample("logits", 3, 5, 3, 2, num_samples=5)
+    yield sample("losses", 2, 7, None, 3, num_samples=4)
+    yield sample("one step", 2, 4, 2, 1, num_samples=3)
+    yield sample("all steps but one", 2, 6, 2, 5, num_samples=4, row_id=torch.tensor([5, 1]))
+    yield sample("normaliser", 2, 6, 3, 4, num_samples=4, normaliser_grad=True)
+    yield sample("exact, one step", 2, 5, 3, 1, mode="exact")
+    yield sample("exact, two steps", 2, 5, 3, 2, mode="exact", normaliser_grad=True)
+    yield sample("more items than lanes", 1, 70, 2, 4, num_samples=3)
+    yield sample("no rows", 0, 4, 2, 2, num_samples=3)
+
+
+def quantile_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    def sample(name, rows, items, frames, k, **kwargs):
+        return Sample(name, (distributions(rows, items, dtype, layout), frames, k), kwargs)
+
+    jitter = random_rows((12, 12), dtype, layout).sigmoid().clamp(max=0.99)
+    yield sample("midpoints", 12, 8, 24, 8)
+    yield sample("jitter", 12, 8, 36, 12, jitter=jitter)
+    yield sample("seed", 5, 8, 48, 16, seed=torch.tensor(9), row_id=torch.tensor([3, 1, 4, 1, 5]))
+    yield sample("one frame of one bin", 2, 1, 1, 1)
+    yield sample("all frames", 2, 5, 40, 40)
+    yield sample("more bins than lanes", 2, 70, 300, 35)
+    yield sample("no rows", 0, 8, 24, 8)
+
+
+def gate_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    logits = random_rows((40, 17), dtype, layout, scale=3)
+    active = torch.arange(40) % 3 != 0
+    yield Sample("entropy", (logits, 1.0))
+    yield Sample("confidence", (logits, 0.6), {"criterion": "confidence"})
+    yield Sample("active rows", (logits, 1.0), {"active": active})
+    yield Sample("list of active rows", (logits, 1.0), {"active": torch.tensor([39, 3, 3, -1, 17, 40, 0]).int()})
+    yield Sample("capacity", (logits, torch.tensor(1.0)), {"capacity": 50})
+    yield Sample("little capacity", (logits, torch.tensor(1.0)), {"capacity": 3})
+    yield Sample("many classes", (random_rows((3, 700), dtype, layout, scale=5), 1.0), conditioning=4)
+    yield Sample("no rows", (logits[:0], 1.0))
+
+
+ROW_INDEX = torch.tensor([4, 0, -1, 2, 9])
+
+
+def gather_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    x = random_images((5, 8, 3, 5), dtype, layout)
+    yield Sample("images", (x, ROW_INDEX))
+    yield Sample("three of them", (x, ROW_INDEX.int(), torch.tensor(3)))
+    yield Sample("vectors", (x[:, :, 0, 0], ROW_INDEX, torch.tensor([9])))
+    yield Sample("numbers", (x[:, 0, 0, 0], ROW_INDEX))
+    yield Sample("no rows", (x[:0], ROW_INDEX))
+    yield Sample("no index", (x, ROW_INDEX[:0]))
+
+
+def scatter_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
+    out, rows = random_images((5, 8, 3, 5), dtype, layout), random_images((5, 8, 3, 5), dtype, layout, seed=1)
+    yield Sample("images", (out, ROW_INDEX, rows))
+    yield Sample("images of the other layout", (out, ROW_INDEX, rows.contiguous()))
+    yield Sample("three of them", (out, ROW_INDEX.int(), rows, torch.tensor(3)))
+    yield Sample("vectors", (out[:, :, 0, 0], ROW_INDEX, rows[:, :, 0, 0], torch.tensor([-2])))
+    yield Sample("numbers", (out[:, 0, 0, 0], ROW_INDEX, rows[:, 0, 0, 0]))
+    yield Sample("no index", (out, ROW_INDEX[:0], rows[:0]))
+
+
+def scattered(out: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """scatter_rows into a copy with the strides of `out`."""
+    copy = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=out.device)
+    return adafocus_ops.scatter_rows(copy.copy_(out), *args, **kwargs)
 
 
 def shift_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
     for name, shape, frames, kwargs in (
         ("clips of 4", (8, 16, 3, 5), 4, {}),
+        ("inverse", (8, 16, 3, 5), 4, {"inverse": True}),
         ("one frame", (3, 16, 2, 2), 1, {}),
         ("fewer channels than folds", (6, 5, 3, 3), 3, {}),
         ("half of the channels move", (6, 10, 3, 3), 2, {"fold_div": 4}),
+        ("all channels move", (6, 10, 3, 3), 3, {"fold_div": 2}),
         ("no clip", (0, 8, 3, 3), 4, {}),
     ):
         yield Sample(name, (random_images(shape, dtype, layout), frames), kwargs)
-
-
-def quantile_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(64, 8, generator=generator, dtype=torch.float64)
-    for temperature in (0.1, 1.0):
-        weights = (scores / temperature).softmax(1).to(dtype)
-        yield Sample(f"temperature {temperature}", (weights, 24, 8))
-        jitter = torch.rand(64, 12, generator=generator, dtype=torch.float64).to(dtype).clamp(max=0.99)
-        yield Sample(f"temperature {temperature}, jitter", (weights, 36, 12), {"jitter": jitter})
-
-
-def gate_samples(dtype: torch.dtype, layout: str) -> Iterator[Sample]:
-    logits = torch.randn(40, 17, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(3).to(dtype)
-    active = torch.arange(40) % 3 != 0
-    yield Sample("entropy", (logits, 1.0))
-    yield Sample("confidence", (logits, 0.6), {"criterion": "confidence"})
-    yield Sample("active rows", (logits, 1.0), {"active": active})
-    yield Sample("capacity", (logits, torch.tensor(1.0)), {"capacity": 50})
-    yield Sample("no rows", (logits[:0], 1.0))
 
 
 SPECS = (
@@ -202,14 +308,46 @@ SPECS = (
         differentiable=(0, 1),
         tolerance={"forward": 2, 0: 2, 1: 2},
     ),
+    OpSpec("weighted_sample", adafocus_ops.weighted_sample, weighted_samples, layouts=ROW_LAYOUTS),
+    OpSpec(
+        "expected_value",
+        adafocus_ops.expected_value,
+        expected_values,
+        layouts=ROW_LAYOUTS,
+        differentiable=(0, 1),
+        tolerance={"forward": 2, 0: 2, 1: 2},
+        # With the default the normaliser is a constant, which differences do not know.
+        gradcheck={"normaliser_grad": True},
+        gradcheck_step=1e-6,  # a longer one changes who wins a race
+    ),
+    OpSpec("quantile_frames", adafocus_ops.quantile_frames, quantile_samples, layouts=ROW_LAYOUTS),
+    OpSpec(
+        "exit_gate", adafocus_ops.exit_gate, gate_samples, layouts=ROW_LAYOUTS, tolerance={"forward": 8}
+    ),  # 3.4 seen
+    OpSpec(
+        "gather_rows",
+        adafocus_ops.gather_rows,
+        gather_samples,
+        dtypes=(torch.uint8, *FLOATS),
+        layouts=LAYOUTS,
+        differentiable=(0,),
+        gradient_kernels=0,  # index_add, which adds up rows that were gathered twice
+        tolerance={"forward": 0, 0: 0},  # moves values, computes none
+    ),
+    OpSpec(
+        "scatter_rows",
+        scattered,
+        scatter_samples,
+        dtypes=(torch.uint8, *FLOATS),
+        layouts=LAYOUTS,
+        tolerance={"forward": 0},
+    ),
     OpSpec(
         "temporal_shift",
         adafocus_ops.temporal_shift,
         shift_samples,
         layouts=LAYOUTS,
         differentiable=(0,),
-        tolerance={"forward": 0, 0: 0},  # moves values, computes none
+        tolerance={"forward": 0, 0: 0},
     ),
-    OpSpec("quantile_frames", adafocus_ops.quantile_frames, quantile_samples, tolerance={"forward": 0}),
-    OpSpec("exit_gate", adafocus_ops.exit_gate, gate_samples, tolerance={"forward": 8}),  # 3.4 seen
 )

@@ -92,6 +92,89 @@ def test_nothing_waits_for_the_device(request, op, backend):
         torch.cuda.set_sync_debug_mode("default")
 
 
+# ----------------------------------------------------------------------------------------------------
+# The ops over rows
+
+
+def selection(backend: str, weights: torch.Tensor, logits: torch.Tensor, seed: torch.Tensor) -> list[torch.Tensor]:
+    """Every op over rows once, with static shapes; gradients too."""
+    how = {"backend": backend}
+    leaf = weights.detach().requires_grad_()
+    loss = adafocus_ops.expected_value(logits, leaf, 4, seed=seed, **how)
+    gate = adafocus_ops.exit_gate(logits, logits[0, 0].abs(), capacity=len(logits), **how)
+    again = adafocus_ops.exit_gate(logits, 1.5, active=gate.keep, capacity=len(logits), **how)
+    rows = adafocus_ops.gather_rows(logits, again.keep, again.counts[0], **how)
+    return [
+        adafocus_ops.weighted_sample(weights, 3, num_samples=5, seed=seed, **how),
+        adafocus_ops.quantile_frames(weights, 48, 12, seed=seed, **how),
+        loss.detach(),
+        *torch.autograd.grad(loss.sum(), leaf),
+        *again,
+        adafocus_ops.scatter_rows(torch.zeros_like(logits), again.keep, rows, again.counts[0], **how),
+        adafocus_ops.temporal_shift(logits[..., None, None].expand(-1, -1, 3, 3), 4, **how),
+    ]
+
+
+def selection_inputs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    weights, logits = (torch.randn(16, 16, generator=generator) for _ in range(2))
+    return weights.softmax(1).cuda(), logits.mul(2).cuda(), torch.tensor(seed).cuda()
+
+
+def require_selection(request, backend: str) -> None:
+    for op in ("weighted_sample", "expected_value", "quantile_frames", "exit_gate", "gather_rows", "temporal_shift"):
+        require_backend(request, op, backend, "cuda")
+
+
+@gpu_backend
+def test_selection_never_waits_for_the_device(request, backend):
+    require_selection(request, backend)
+    inputs = selection_inputs(0)
+    selection(backend, *inputs)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        selection(backend, *inputs)
+        adafocus_ops.weighted_sample(inputs[0], 3, backend=backend)  # a seed from the device's generator
+        adafocus_ops.quantile_frames(inputs[0], 48, 12, backend=backend)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@gpu_backend
+def test_a_graph_replays_selection_with_new_seeds(request, backend):
+    require_selection(request, backend)
+    inputs = selection_inputs(0)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        selection(backend, *inputs)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = selection(backend, *inputs)
+    for seed in (1, 2, 3):
+        for into, new in zip(inputs, selection_inputs(seed), strict=True):
+            into.copy_(new)
+        graph.replay()
+        assert all(map(torch.equal, captured, selection(backend, *inputs)))
+
+
+@gpu_backend
+def test_gates_of_two_streams_do_not_mix(request, backend):
+    """Many gates in flight at once: each counts its own blocks."""
+    require_backend(request, "exit_gate", backend, "cuda")
+    logits = torch.randn(4096, 100, device="cuda").mul(2)
+    expected = adafocus_ops.exit_gate(logits, 2.0, capacity=4096, backend=backend)
+    torch.cuda.synchronize()
+    streams, results = [torch.cuda.Stream() for _ in range(4)], []
+    for _ in range(25):
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                results.append(adafocus_ops.exit_gate(logits, 2.0, capacity=4096, backend=backend))
+    torch.cuda.synchronize()
+    assert all(all(map(torch.equal, result, expected)) for result in results)
+
+
 @pytest.mark.parametrize("backend", ["cpu", "cuda", "triton"])
 def test_a_step_of_data_parallel_training_moves_the_boxes(request, backend, tmp_path):
     device = "cpu" if backend == "cpu" else "cuda"

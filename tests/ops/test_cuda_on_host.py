@@ -1,18 +1,18 @@
 """The harness that runs CUDA kernels on the host: that it does what a GPU does, and finds what is wrong."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from op_specs import random_images, smooth_boxes
+from op_specs import distributions, random_images, random_rows, smooth_boxes
 from torch import Tensor
 
 from adafocus_ops import backends
 from conftest import require_backend
-from cuda_on_host.backend import NAME, CropMean, CropResize
+from cuda_on_host.backend import NAME, OPS, HostOp
 from cuda_on_host.build import CSRC
 from cuda_on_host.harness import Harness, KernelError
 
@@ -90,6 +90,22 @@ def test_shuffles_within_groups_of_a_warp(selftest):
     assert run(selftest, "shuffles", 1) == expected(lambda lane, first: lane - 3 if lane - 3 >= first else lane)
     assert run(selftest, "shuffles", 2) == expected(lambda lane, first: lane + 3 if lane + 3 < first + 8 else lane)
     assert run(selftest, "shuffles", 3) == expected(lambda lane, first: lane ^ 3)
+
+
+def test_reductions_over_part_of_a_warp(selftest):
+    words = (WORDS[:64].long() * 0x9E3779B1).to(torch.int32)  # with and without the highest bit: they are unsigned
+    halves = [[word & 0xFFFFFFFF for word in half.tolist()] for half in words.view(4, 16)]
+    for choice, reduce in enumerate((min, max, lambda half: sum(half) & 0xFFFFFFFF)):
+        got = torch.zeros(64, dtype=torch.int32)
+        selftest.call("reductions", got, words, 1, 64, 0, choice)
+        expected = [reduce(half) for half in halves for _ in half]
+        assert [word & 0xFFFFFFFF for word in got.tolist()] == expected
+
+
+def test_atomic_additions_give_every_thread_a_place(selftest):
+    orders = {tuple(run(selftest, "places")) for _ in range(4)}
+    assert len(orders) > 1
+    assert all(sorted(order) == WORDS[:64].tolist() for order in orders)
 
 
 def test_shuffles_carry_all_bits_of_every_type(selftest):
@@ -197,12 +213,11 @@ def test_instructions(selftest):
 # ----------------------------------------------------------------------------------------------------
 # The library's kernels
 
-OPS = {"crop_resize": CropResize, "crop_mean": CropMean}
-PARTS = ("fwd", "bwd_boxes", "bwd_frames")
+PARTS = [(op, part) for op in OPS for part in backends.parts(op)]
 
 
-def arguments(op: str, part: str, boxes_count: int) -> tuple:
-    """Of one of an op's raw ops: boxes on three frames of noise."""
+def crop_arguments(op: str, part: str, boxes_count: int) -> tuple:
+    """Boxes on three frames of noise."""
     n, c, h, w = shape = (3, 3, 40, 50)
     size = (12, 10)
     frames = random_images(shape, torch.float32, "contiguous", seed=1)
@@ -224,22 +239,69 @@ def arguments(op: str, part: str, boxes_count: int) -> tuple:
     return frames, boxes, index, None, *call, torch.float32
 
 
-@pytest.fixture(scope="module", params=OPS)
-def op(request) -> Iterator[tuple[str, CropResize | CropMean]]:
-    """An op's name and its kernels."""
-    kernels = OPS[request.param]()
-    yield request.param, kernels
-    kernels.harness.close()
+def row_arguments(op: str, count: int) -> tuple:
+    """Rows, or frames, of noise."""
+    index = (torch.arange(count) * 5).remainder(count + 2) - 1  # each once, some out of range
+    if op == "exit_gate":
+        return random_rows((count, 13), torch.float32, "contiguous", scale=3), None, 1.5, "entropy", index, count
+    if op == "temporal_shift":
+        return random_rows((count, 24, 3, 3), torch.float16, "contiguous"), 5, 3, False
+    x, counted = random_rows((count, 7, 9), torch.float32, "contiguous"), torch.tensor(count - 1)
+    return (x, index, counted) if op == "gather_rows" else (x, index, 2 * x, counted)
 
 
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("boxes_count", [5, 300])
-def test_results_do_not_depend_on_the_order_of_threads(op, part, boxes_count):
-    name, kernels = op
-    call = arguments(name, part, boxes_count)
-    first, *others = [getattr(kernels, part)(*call) for _ in range(4)]
-    assert first.isfinite().all()
-    assert all(torch.equal(first, other) for other in others)
+def sampling_arguments(op: str, part: str, items: int) -> tuple:
+    """Distributions over items."""
+    weights = distributions(3, items, torch.float32, "contiguous")
+    seed = torch.tensor(7)
+    if op == "weighted_sample":
+        return weights, (items + 1) // 2, 3, seed, None
+    if op == "quantile_frames":
+        return weights, 3 * items, 2 * items, None, seed, None
+    values = random_rows((3, items, 40), torch.float32, "contiguous")
+    draws = (5, 33, seed, None)
+    if part == "fwd":
+        return values, weights, *draws
+    grad = random_rows((3, 40), torch.float32, "contiguous")
+    coefficients = random_rows((3, items), torch.float32, "contiguous")
+    if part == "bwd_values":
+        return grad, weights, coefficients, torch.float32
+    return grad, values, weights, coefficients, *draws, True
+
+
+def arguments(op: str, part: str, count: int) -> tuple:
+    """Of one of an op's raw ops, for so many boxes, items or rows."""
+    if op.startswith("crop"):
+        return crop_arguments(op, part, count)
+    if op in ("weighted_sample", "expected_value", "quantile_frames"):
+        return sampling_arguments(op, part, count)
+    return row_arguments(op, count)
+
+
+def results(kernel: Callable, call: tuple) -> tuple[Tensor, ...]:
+    """What a kernel returns, or writes into its first argument."""
+    first = call[0].clone()
+    got = kernel(first, *call[1:])
+    return got if isinstance(got, tuple) else (first if got is None else got,)
+
+
+@pytest.fixture(scope="module")
+def kernels_of() -> Iterator[Callable[[str], HostOp]]:
+    """The kernels of an op by its name."""
+    kernels = {name: kind() for name, kind in OPS.items()}
+    yield kernels.__getitem__
+    for op in kernels.values():
+        op.harness.close()
+
+
+@pytest.mark.parametrize(("op", "part"), PARTS)
+@pytest.mark.parametrize("count", [5, 300])
+def test_results_do_not_depend_on_the_order_of_threads(kernels_of, op, part, count):
+    call = arguments(op, part, count)
+    first, *others = [results(getattr(kernels_of(op), part), call) for _ in range(4)]
+    assert all(result.isfinite().all() for result in first)
+    for other in others:
+        assert all(torch.equal(*pair) for pair in zip(first, other, strict=True))
 
 
 class Mutation(NamedTuple):
@@ -259,6 +321,34 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = {
+    "an item is drawn twice": Mutation(
+        "weighted_sample",
+        "fwd",
+        "race.cuh",
+        right="time_[(run + 1) * kRun - 1] = kNever;",
+        wrong="",
+    ),
+    "one of the slices of the items is not added": Mutation(
+        "expected_value",
+        "fwd",
+        "expected_value.cu",
+        right="half >= columns; half /= 2",
+        wrong="half > columns; half /= 2",
+    ),
+    "a gradient is read before it is there": Mutation(
+        "expected_value",
+        "bwd_weights",
+        "expected_value_bwd_weights.cu",
+        right="gradient[d] = load_as<C>(from[d * grad.column_stride]);\n      }\n    });\n    __syncthreads();\n",
+        wrong="gradient[d] = load_as<C>(from[d * grad.column_stride]);\n      }\n    });\n",
+    ),
+    "frames of a chunk of quantiles repeat those before": Mutation(
+        "quantile_frames",
+        "fwd",
+        "quantile_frames.cu",
+        right="least = __shfl_sync(kAllLanes, ahead, found - 1);",
+        wrong="least = INT64_MIN;",
+    ),
     "no barrier after staging": Mutation(
         "crop_resize",
         "fwd",
@@ -276,30 +366,54 @@ MUTATIONS = {
     "a warp's sum without its last step": Mutation(
         "crop_mean",
         "bwd_boxes",
-        "crop.cuh",
+        "warp.cuh",
         right="distance > 0; distance /= 2",
         wrong="distance > 1; distance /= 2",
+    ),
+    "the first block lists the rows": Mutation(
+        "exit_gate",
+        "fwd",
+        "exit_gate.cu",
+        right="atomicAdd(ticket, 1u) == gridDim.x - 1",
+        wrong="atomicAdd(ticket, 1u) == 0",
+    ),
+    "no barrier before a warp's rows are listed": Mutation(
+        "exit_gate",
+        "fwd",
+        "exit_gate.cu",
+        right="of_warp[warp] = own;\n    __syncthreads();\n",
+        wrong="of_warp[warp] = own;\n",
+    ),
+    "elements behind the row": Mutation(
+        "gather_rows",
+        "fwd",
+        "copy.cuh",
+        right="if (i < count) store(i, value[m]);",
+        wrong="store(i, value[m]);",
+    ),
+    "a vector is taken from the wrong frame": Mutation(
+        "temporal_shift",
+        "fwd",
+        "temporal_shift.cu",
+        right="int(2 * fold) - int(pieces.first)",
+        wrong="int(2 * fold) + 1 - int(pieces.first)",
     ),
 }
 
 
-def mistake(op: str, part: str, kernels: CropResize | CropMean) -> str | None:
+def mistake(op: str, part: str, kernels: HostOp) -> str | None:
     """What the harness reports, or how wrong a result is, of a few calls in different orders of threads."""
-    call = arguments(op, part, 5)
-    in_double = {torch.float32: torch.float64}
-    exact_call = [
-        value.double() if isinstance(value, Tensor) and value.is_floating_point() else in_double.get(value, value)
-        for value in call
-    ]
-    exact = backends.kernels(op, "reference")[PARTS.index(part)](*exact_call)
+    call = arguments(op, part, 5 if op.startswith("crop") else 40)
+    exact = results(backends.kernels(op, "reference")[backends.parts(op).index(part)], call)
     for _ in range(4):
         try:
-            got = getattr(kernels, part)(*call)
+            got = results(getattr(kernels, part), call)
         except KernelError as error:
             return str(error)
-        error = (got.double() - exact).abs().max() / exact.abs().max()
-        if not error < 1e-4:  # far above what rounding does, far below what a mutation should
-            return f"the result is off by {error:.1e}"
+        for result, right in zip(got, exact, strict=True):
+            error = (result.double() - right.double()).abs().max() / right.double().abs().max()
+            if not error < 1e-4:  # far above what rounding does, far below what a mutation should
+                return f"a result is off by {error:.1e}"
     return None
 
 

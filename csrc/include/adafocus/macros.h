@@ -8,3 +8,10 @@
 // inline function could carry instructions that the processor lacks.
 #define AF_HD inline __attribute__((always_inline))
 #endif
+
+// Unrolls the next loop, of few iterations: compilers vectorise loops around it then.
+#if defined(__CUDACC__)
+#define AF_UNROLL _Pragma("unroll")
+#else
+#define AF_UNROLL _Pragma("GCC unroll 16")
+#endif

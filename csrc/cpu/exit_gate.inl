@@ -1,0 +1,92 @@
+// exit_gate on the CPU; compiled once for each instruction set (isa_*.cpp).
+#include <limits>
+
+#include "adafocus/exit_gate.h"
+#include "cpu/exp.h"
+#include "cpu/matrix.inl"
+#include "cpu/scratch.h"
+
+namespace adafocus {
+namespace AF_ISA {
+namespace {
+
+// The score of a row of logits.
+template <class C>
+C score_of(const C* __restrict__ z, int64_t classes, bool confidence) {
+  C max = -std::numeric_limits<C>::infinity();
+#pragma omp simd reduction(max : max)
+  for (int64_t c = 0; c < classes; ++c) max = max_of(z[c], max);
+  C Z = 0, S = 0;
+#pragma omp simd reduction(+ : Z, S)
+  for (int64_t c = 0; c < classes; ++c) {
+    const C x = below_max(z[c], max), e = exp_of_nonpositive(x);
+    Z += e;
+    S += x * e;
+  }
+  return exit_score(confidence, Z, S);
+}
+
+template <class C>
+void scores(const ExitGate& p, int64_t begin, int64_t end) {
+  Scratch scratch;
+  C* const z = scratch.take<C>(p.logits.columns);
+  for (int64_t n = begin; n < end; ++n) {
+    read_row(p.logits, n, z);
+    static_cast<C*>(p.score)[n] = score_of(z, p.logits.columns, p.confidence);
+  }
+}
+
+// Sets exited[n] to whether row n runs.
+void mark_running(const ExitGate& p) {
+  const uint8_t* const mask =
+      p.active_type == Active::kMask ? static_cast<const uint8_t*>(p.active) : nullptr;
+  for (int64_t n = 0; n < p.logits.rows; ++n) p.exited[n] = mask ? mask[n] : p.active_type == Active::kAll;
+  if (!p.active_is_list()) return;
+  for (int64_t i = 0; i < p.num_active; ++i) {
+    const int64_t row = p.active_row(i);
+    if (row >= 0) p.exited[row] = 1;
+  }
+}
+
+// A list of rows of limited capacity.
+struct RowList {
+  int64_t* rows;
+  int64_t capacity, count = 0;
+
+  void add(int64_t row) {
+    if (count < capacity) rows[count] = row;
+    ++count;
+  }
+
+  void pad() {
+    for (int64_t i = count; i < capacity; ++i) rows[i] = -1;
+  }
+};
+
+template <class C>
+void compact(const ExitGate& p) {
+  const C* const score = static_cast<const C*>(p.score);
+  const C threshold = p.threshold_as<C>();
+  RowList keep{p.keep, p.capacity}, leave{p.leave, p.capacity};
+  mark_running(p);
+  for (int64_t n = 0; n < p.logits.rows; ++n) {
+    if (!p.exited[n]) continue;
+    p.exited[n] = p.leaves(score[n], threshold);
+    (p.exited[n] ? leave : keep).add(n);
+  }
+  keep.pad();
+  leave.pad();
+  p.counts[0] = keep.count;
+  p.counts[1] = leave.count;
+}
+
+}  // namespace
+
+void exit_gate_scores(const ExitGate& p, int64_t begin, int64_t end) {
+  p.in_double() ? scores<double>(p, begin, end) : scores<float>(p, begin, end);
+}
+
+void exit_gate_compact(const ExitGate& p) { p.in_double() ? compact<double>(p) : compact<float>(p); }
+
+}  // namespace AF_ISA
+}  // namespace adafocus

@@ -1,0 +1,85 @@
+// exit_gate: which rows of a batch are certain enough to leave, on any device.
+//
+// The entropy of the softmax of z is H = log Z - S / Z with x = z - max z, Z = sum exp x, S = sum x exp x: no
+// p log p on a p that underflowed. The confidence is 1 / Z.
+#pragma once
+
+#include <cmath>
+
+#include "adafocus/geometry.h"
+#include "adafocus/matrix.h"
+
+namespace adafocus {
+
+// How it is said which rows still run: they all do, or by a mask [N] of bytes, or by a list of row numbers,
+// of which those out of range (such as the -1 that pads it) count for nothing.
+enum class Active : int8_t { kAll, kMask, kInt32, kInt64 };
+
+struct ExitGate {
+  Matrix logits;    // [N, C], C >= 1
+  bool confidence;  // the criterion, else entropy
+  // The threshold: one number on the device, or, if null, `bound`.
+  const void* threshold;
+  DType threshold_dtype;
+  double bound;
+  Active active_type;
+  const void* active;
+  int64_t num_active;     // entries of a list
+  int64_t capacity;       // of keep and leave
+  void* score;            // [N] float or double, of every row, running or not
+  uint8_t* exited;        // [N]: running, and leaves
+  int64_t *keep, *leave;  // [capacity]: the rows that stay or leave, in order, padded with -1, or cut off
+  int64_t* counts;        // [2]: how many stay, how many leave
+
+  AF_HD bool in_double() const { return logits.dtype == DType::kFloat64; }
+
+  // Rounded to the type of the arithmetic.
+  template <class C>
+  AF_HD C threshold_as() const {
+    C value = C(bound);
+    if (threshold) {
+      visit(threshold_dtype, [&](auto tag) {
+        value = load_as<C>(*static_cast<const typename decltype(tag)::type*>(threshold));
+      });
+    }
+    return value;
+  }
+
+  // NaN never leaves.
+  template <class C>
+  AF_HD bool leaves(C score, C at) const {
+    return confidence ? score >= at : score <= at;
+  }
+
+  AF_HD bool active_is_list() const { return active_type >= Active::kInt32; }
+
+  // Entry i of the list, or -1 if it is no row.
+  AF_HD int64_t active_row(int64_t i) const {
+    const int64_t row = active_type == Active::kInt64 ? static_cast<const int64_t*>(active)[i]
+                                                      : static_cast<const int32_t*>(active)[i];
+    return row >= 0 && row < logits.rows ? row : -1;
+  }
+};
+
+// x = z - max, bounded from below where exp x rounds to 0: a logit of -inf counts nothing, as x exp x = 0.
+// NaN stays NaN, and so does the difference of two infinities.
+template <class C>
+AF_HD C below_max(C z, C max) {
+  return max_of(C(sizeof(C) == 8 ? -750 : -105), z - max);
+}
+
+// The score from Z and S. A row without a finite logit has none, NaN.
+template <class C>
+AF_HD C exit_score(bool confidence, C Z, C S) {
+  return confidence ? C(1) / (Z > C(0) ? Z : C(__builtin_nan(""))) : std::log(Z) - S / Z;
+}
+
+// CPU. Scores of rows [begin, end), so that the caller chooses the threads; then once the rest.
+void exit_gate_scores_cpu(const ExitGate& p, int64_t begin, int64_t end);
+void exit_gate_compact_cpu(const ExitGate& p);
+
+// CUDA: launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null. `ticket` is a
+// word of memory of this call's own, which need not be initialised.
+const char* exit_gate_fwd_cuda(const ExitGate& p, uint32_t* ticket, void* stream);
+
+}  // namespace adafocus

@@ -1,0 +1,165 @@
+"""exit_gate, entropy, confidence: who leaves, and numbers of any size."""
+
+import pytest
+import torch
+
+from adafocus_ops import ExitGate, confidence, entropy, exit_gate
+from conftest import device_of, is_emulated, require_backend
+
+
+@pytest.fixture
+def gate_of(request, backend):
+    """exit_gate on a backend, with its result on the CPU."""
+    device = device_of(backend)
+    require_backend(request, "exit_gate", backend, device)
+
+    def run(logits, threshold, **kwargs):
+        kwargs = {name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in kwargs.items()}
+        threshold = threshold.to(device) if isinstance(threshold, torch.Tensor) else threshold
+        return ExitGate(*(t.cpu() for t in exit_gate(logits.to(device), threshold, backend=backend, **kwargs)))
+
+    return run
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_entropy_is_finite_for_any_gap(dtype):
+    logits = torch.tensor([[0.0, 200.0, -200.0], [0.0, 20.0, 30000.0], [1.0, 1.0, 1.0]], dtype=dtype)
+    logits.requires_grad_()
+    values = entropy(logits)
+    values.sum().backward()
+    assert logits.grad.isfinite().all()
+    assert values[0] <= 1e-80
+    assert values[1] == 0
+    torch.testing.assert_close(values[2], torch.tensor(3.0, dtype=values.dtype).log())
+    torch.testing.assert_close(confidence(logits.detach())[2], torch.tensor(1 / 3, dtype=values.dtype))
+
+
+def test_entropy_equals_its_definition_and_skips_masked_classes():
+    logits = torch.randn(20, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(entropy(logits), torch.distributions.Categorical(logits=logits).entropy())
+    masked = torch.cat([logits, torch.full((20, 1), float("-inf"))], 1)
+    torch.testing.assert_close(entropy(masked), entropy(logits))
+    leaf = logits.clone().requires_grad_()
+    assert torch.autograd.gradcheck(entropy, (leaf,))
+    assert torch.autograd.gradcheck(confidence, (leaf,))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "keep", "leave"),
+    [(-1.0, [0, 1, 2, 3], []), (10.0, [1], [0, 2, 3]), (0.5, [1, 3], [0, 2])],
+    ids=["none leave", "all leave but NaN", "some leave"],
+)
+def test_keeps_the_order(gate_of, threshold, keep, leave):
+    logits = torch.tensor([[9.0, 0.0], [float("nan"), 1.0], [0.0, 9.0], [0.0, 0.1]])
+    gate = gate_of(logits, threshold)
+    assert gate.keep.tolist() == keep
+    assert gate.leave.tolist() == leave
+    assert gate.counts.tolist() == [len(keep), len(leave)]
+    assert gate.exited.nonzero().flatten().tolist() == leave
+
+
+def test_at_the_threshold_leaves(gate_of):
+    logits = torch.zeros(1, 4, dtype=torch.float64)
+    at = entropy(logits)[0]
+    assert gate_of(logits, at).exited.all()
+    assert gate_of(logits, 0.25, criterion="confidence").exited.all()
+    assert not gate_of(logits, 0.2500001, criterion="confidence").exited.any()
+
+
+def test_with_capacity_pads_and_cuts_off(gate_of):
+    logits = torch.tensor([[9.0, 0.0], [0.0, 0.0], [0.0, 9.0], [0.0, 0.1]])
+    gate = gate_of(logits, 0.5, capacity=3)
+    assert gate.keep.tolist() == [1, 3, -1]
+    assert gate.leave.tolist() == [0, 2, -1]
+    assert gate_of(logits, 0.5, capacity=1).leave.tolist() == [0]
+    assert gate_of(logits, 0.5, capacity=1).counts.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "active", [torch.tensor([True, True, False, True]), torch.tensor([3, 0, 1, -1])], ids=["mask", "rows"]
+)
+def test_leaves_inactive_rows_alone(gate_of, active):
+    logits = torch.tensor([[9.0, 0.0], [0.0, 0.0], [0.0, 9.0], [0.0, 0.1]])
+    gate = gate_of(logits, 0.5, active=active)
+    assert gate.keep.tolist() == [1, 3]
+    assert gate.leave.tolist() == [0]
+    assert gate.counts.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_few_rows(gate_of, rows):
+    gate = gate_of(torch.zeros(rows, 3), 0.0)
+    assert gate.keep.tolist() == list(range(rows))
+    assert gate.counts.tolist() == [rows, 0]
+    assert gate_of(torch.zeros(rows, 3), 0.0, capacity=2).keep.tolist() == [*range(rows), -1, -1][:2]
+
+
+@pytest.mark.parametrize("criterion", ["entropy", "confidence"])
+@pytest.mark.parametrize("rows", [33, 300])
+def test_many_rows_leave_in_order(gate_of, backend, rows, criterion):
+    """More than a warp, and more than a block, of rows: what stays and what leaves, whatever the sizes."""
+    if is_emulated(backend) and rows > 100 and criterion == "confidence":
+        pytest.skip("emulated kernels are slow; the other criterion shows the same compaction")
+    logits = torch.randn(rows, 21, generator=torch.Generator().manual_seed(0)).mul(3)
+    logits[5] = torch.nan
+    threshold = 0.8 if criterion == "entropy" else 0.75
+    gate = gate_of(logits, threshold, criterion=criterion)
+    score = {"entropy": entropy, "confidence": confidence}[criterion](logits)
+    torch.testing.assert_close(gate.score, score, rtol=1e-5, atol=1e-6, equal_nan=True)
+    exited = gate.score <= threshold if criterion == "entropy" else gate.score >= threshold
+    assert torch.equal(gate.exited, exited)
+    assert 0 < exited.sum() < rows - 1
+    assert torch.equal(gate.leave, exited.nonzero()[:, 0])
+    assert torch.equal(gate.keep, (~exited).nonzero()[:, 0])
+    active = torch.arange(rows).flip(0)[::3]  # not in order
+    gate = gate_of(logits, threshold, criterion=criterion, active=active, capacity=rows)
+    listed = torch.zeros(rows, dtype=torch.bool)
+    listed[active] = True
+    assert gate.counts.tolist() == [int((listed & ~exited).sum()), int((listed & exited).sum())]
+    assert torch.equal(gate.leave[: gate.counts[1]], (listed & exited).nonzero()[:, 0])
+    assert (gate.leave[gate.counts[1] :] == -1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_scores_of_any_gap(gate_of, dtype):
+    inf, nan = float("inf"), float("nan")
+    rows = [[0, 200, -200], [0, 20, 30000], [1, 1, 1], [0, 0, -inf], [-inf] * 3, [inf, 0, 0], [nan, 0, 0]]
+    gate = gate_of(torch.tensor(rows, dtype=dtype), 0.7)
+    expected = torch.tensor([0, 0, torch.tensor(3.0).log(), torch.tensor(2.0).log(), nan, nan, nan]).to(gate.score)
+    torch.testing.assert_close(gate.score, expected, equal_nan=True)
+    assert gate.exited.tolist() == [True, True, False, True, False, False, False]
+
+
+def test_the_threshold_may_have_another_dtype(gate_of):
+    logits = torch.zeros(2, 4, dtype=torch.float16)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        assert gate_of(logits, torch.tensor(1.5, dtype=dtype)).exited.all()
+        assert not gate_of(logits, torch.tensor(1.25, dtype=dtype)).exited.any()
+
+
+def test_thresholds_at_both_ends(gate_of):
+    logits = torch.randn(3, 4)
+    assert gate_of(logits, float("inf")).exited.all()
+    assert not gate_of(logits, float("nan")).exited.any()
+    assert not gate_of(logits, float("-inf")).exited.any()
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error", "message"),
+    [
+        ((torch.zeros(3), 1.0), {}, ValueError, r"logits must be \[N, C\], got \(3,\) float32"),
+        ((torch.zeros(3, 2).int(), 1.0), {}, TypeError, "logits must have dtype"),
+        (
+            (torch.zeros(3, 2), 1.0),
+            {"criterion": "margin"},
+            ValueError,
+            "criterion must be one of 'entropy', 'confidence'",
+        ),
+        ((torch.zeros(3, 2), torch.zeros(3)), {}, ValueError, "threshold must be a number or a 0-dimensional tensor"),
+        ((torch.zeros(3, 2), 1.0), {"active": torch.zeros(2).bool()}, ValueError, r"active must be \[N\] with N=3"),
+        ((torch.zeros(3, 2), 1.0), {"capacity": 0}, ValueError, "capacity must be at least 1, got 0"),
+    ],
+)
+def test_bad_arguments(args, kwargs, error, message):
+    with pytest.raises(error, match=message):
+        exit_gate(*args, **kwargs)

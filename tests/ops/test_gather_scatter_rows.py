@@ -1,0 +1,83 @@
+"""gather_rows and scatter_rows: the rows that an exit gate listed, and back."""
+
+import pytest
+import torch
+
+from adafocus_ops import exit_gate, gather_rows, scatter_rows
+from conftest import device_of, require_backend
+
+DTYPES = (torch.bool, torch.int16, torch.bfloat16, torch.float32, torch.int64, torch.complex128)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_of_every_size_are_copied(request, backend, dtype):
+    device = device_of(backend)
+    require_backend(request, "gather_rows", backend, device)
+    x = torch.arange(7 * 5 * 3).view(7, 5, 3).remainder(2 if dtype == torch.bool else 100).to(dtype).to(device)
+    index = torch.tensor([6, 2, -1, 0], device=device)
+    expected = torch.cat([x[[6, 2]], torch.zeros_like(x[:1]), x[:1]])
+    assert torch.equal(gather_rows(x, index, backend=backend), expected)
+    assert torch.equal(gather_rows(x.mT, index, backend=backend), expected.mT)
+    out = torch.zeros_like(x)
+    assert scatter_rows(out, index, expected, backend=backend) is out
+    rest = torch.tensor([1, 3, 4, 5], device=device)
+    assert torch.equal(out[index[[0, 1, 3]]], x[index[[0, 1, 3]]])
+    assert not out[rest].any()
+
+
+def test_what_was_gathered_comes_back(request, backend):
+    """Through a gate with static shapes: padding neither reads nor writes."""
+    device = device_of(backend)
+    require_backend(request, "exit_gate", backend, device)
+    logits = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)).mul(4).to(device)
+    features = torch.arange(9 * 6.0, device=device).view(9, 6)
+    gate = exit_gate(logits, 0.4, capacity=9, backend=backend)
+    staying = int(gate.counts[0])
+    assert 0 < staying < 9
+    gathered = gather_rows(features, gate.keep, gate.counts[0], backend=backend)
+    assert torch.equal(gathered[:staying], features[gate.keep[:staying]])
+    assert not gathered[staying:].any()
+    out = scatter_rows(torch.zeros_like(features), gate.keep, gathered + 1, gate.counts[0], backend=backend)
+    assert torch.equal(out, torch.where(gate.exited[:, None], 0, features + 1))
+
+
+def test_the_gradient_of_gathered_rows_adds_up():
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([2, 0, 2, -1, 1])
+    assert torch.autograd.gradcheck(lambda x: gather_rows(x, index, torch.tensor(3)), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: gather_rows(x, index), (x,))
+    (gradient,) = torch.autograd.grad(gather_rows(x, index, torch.tensor(3)).sum(), x)
+    assert gradient[:, 0].tolist() == [1, 0, 2, 0]
+
+
+def test_scatter_has_no_gradient():
+    out, rows = torch.zeros(3, 2), torch.ones(1, 2, requires_grad=True)
+    with pytest.raises(RuntimeError, match=r"scatter_rows has no gradient: use torch.no_grad\(\)"):
+        scatter_rows(out, torch.tensor([1]), rows)
+    with torch.no_grad():
+        assert scatter_rows(out, torch.tensor([1]), rows).tolist() == [[0, 0], [1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: gather_rows([1], torch.tensor([0])), TypeError, "x must be a tensor, got list"),
+        (lambda: gather_rows(torch.tensor(1.0), torch.tensor([0])), ValueError, r"x must be \[N, ...\]"),
+        (lambda: gather_rows(torch.ones(2), torch.tensor([0.0])), TypeError, "index must have dtype int32, int64"),
+        (lambda: gather_rows(torch.ones(2), torch.tensor([[0]])), ValueError, r"index must be \[M\], got \(1, 1\)"),
+        (lambda: gather_rows(torch.ones(2), torch.tensor([0]), torch.tensor([1, 2])), ValueError, "of one element"),
+        (
+            lambda: scatter_rows(torch.ones(2, 3), torch.tensor([0]), torch.ones(1, 2)),
+            ValueError,
+            r"rows must be \(1, 3\) \(M of index, a row of out\), got \(1, 2\)",
+        ),
+        (
+            lambda: scatter_rows(torch.ones(2), torch.tensor([0]), torch.ones(1).double()),
+            TypeError,
+            "rows must have dtype float32, got float64",
+        ),
+    ],
+)
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

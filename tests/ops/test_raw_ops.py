@@ -1,0 +1,176 @@
+"""The raw ops of the ops over rows: registered as torch wants them, traced, and safe with arguments of any kind."""
+
+import pytest
+import torch
+from op_specs import ROW_LAYOUTS, distributions, random_rows
+
+from adafocus_ops import (
+    backends,
+    exit_gate,
+    expected_value,
+    gather_rows,
+    quantile_frames,
+    scatter_rows,
+    weighted_sample,
+)
+from conftest import device_of, require_backend
+
+SEED, IDS, INDEX = torch.tensor(3), torch.tensor([4, 0, 9]), torch.tensor([2, -1, 0, 7])
+
+
+def calls(layout: str) -> dict[str, list[list[tuple]]]:
+    """Op -> part -> calls."""
+    weights = distributions(3, 5, torch.float32, layout)
+    values, grad = random_rows((3, 5, 4), torch.float16, layout), random_rows((3, 4), torch.float16, layout)
+    coefficients = torch.rand(3, 5)
+    x, one = random_rows((3, 4, 2, 2), torch.float32, layout), torch.tensor(2)
+    last = x.contiguous(memory_format=torch.channels_last)
+    return {
+        "weighted_sample": [[(weights, 2, 3, SEED, IDS), (weights.double(), 5, 1, SEED, None)]],
+        "expected_value": [
+            [(values, weights, 3, 4, SEED, IDS), (values.double(), weights, 2, 0, None, None)],
+            [(grad, weights, coefficients, torch.float16)],
+            [
+                (grad, values, weights, coefficients, 3, 4, SEED, IDS, True),
+                (grad, values, weights, coefficients, 2, 0, None, None, False),
+            ],
+        ],
+        "quantile_frames": [[(weights, 8, 4, torch.rand(3, 4), None, None), (weights, 8, 4, None, SEED, IDS)]],
+        "exit_gate": [
+            [
+                (grad, None, 1.0, "entropy", None, 3),
+                (grad, torch.tensor(0.5), 0.0, "confidence", torch.tensor([True, False, True]), 2),
+                (grad, None, 1.0, "entropy", INDEX, 5),
+            ]
+        ],
+        "gather_rows": [[(x, INDEX, None), (last, INDEX.int(), one)]],
+        "scatter_rows": [[(x.clone(), INDEX[:3], x, None), (x.clone(), INDEX[:3].int(), last, one)]],
+        "temporal_shift": [[(x, 3, 1, False), (last, 1, 2, True)]],
+    }
+
+
+@pytest.mark.parametrize("layout", ROW_LAYOUTS)
+@pytest.mark.parametrize("op", calls("contiguous"))
+def test_opcheck(request, op, layout, backend):
+    device = device_of(backend)
+    require_backend(request, op, backend, device)
+    if backend == "reference":
+        pytest.skip("the reference is plain Python and has no raw ops")
+    for kernel, arguments in zip(backends.kernels(op, backend), calls(layout)[op], strict=True):
+        for call in arguments:
+            torch.library.opcheck(kernel, [a.to(device) if isinstance(a, torch.Tensor) else a for a in call])
+
+
+def test_everything_without_a_gradient_compiles_in_full(request, backend):
+    """One graph for any number of rows, with the seed an input of it."""
+    device = device_of(backend)
+    for op in ("weighted_sample", "quantile_frames", "exit_gate", "gather_rows", "scatter_rows"):
+        require_backend(request, op, backend, device)
+
+    def chain(weights, logits, seed):
+        drawn = weighted_sample(weights, 2, seed=seed, backend=backend)
+        frames = quantile_frames(weights, 12, 3, seed=seed, backend=backend)
+        gate = exit_gate(logits, 0.9, capacity=4, backend=backend)
+        rows = gather_rows(logits, gate.keep, gate.counts[0], backend=backend)
+        back = scatter_rows(torch.zeros_like(logits), gate.keep, rows, gate.counts[0], backend=backend)
+        return drawn, frames, gate.score, back
+
+    torch._dynamo.reset()
+    compiled = torch.compile(chain, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows in (3, 5, 1):
+        weights = distributions(rows, 6, torch.float32, "contiguous").to(device)
+        logits = random_rows((rows, 5), torch.float32, "contiguous", scale=2).to(device)
+        for seed in (1, 2):
+            arguments = (weights, logits, torch.tensor(seed, device=device))
+            for got, expected in zip(compiled(*arguments), chain(*arguments), strict=True):
+                assert torch.equal(got, expected)
+
+
+def test_a_compiled_loss_draws_anew_for_every_seed(request, backend):
+    device = device_of(backend)
+    require_backend(request, "expected_value", backend, device)
+    values = random_rows((3, 8), torch.float32, "contiguous").to(device)
+    weights = distributions(3, 8, torch.float32, "contiguous").to(device).requires_grad_()
+
+    def loss(weights, seed):
+        return expected_value(values, weights, 4, num_samples=3, seed=seed, backend=backend).sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    losses = []
+    for seed in (1, 2):
+        seed = torch.tensor(seed, device=device)
+        assert torch.equal(compiled(weights, seed), loss(weights, seed))
+        gradients = [torch.autograd.grad(f(weights, seed), weights)[0] for f in (compiled, loss)]
+        assert torch.equal(*gradients)
+        losses.append(loss(weights, seed).item())
+    assert losses[0] != losses[1]
+
+
+# Calls of raw ops that would read or write where they must not, were they carried out.
+UNSAFE = {
+    "weighted_sample": [
+        (torch.ones(2, 3), 4, 1, SEED, None),
+        (torch.ones(2, 3), 0, 1, SEED, None),
+        (torch.ones(2, 3), 1, 0, SEED, None),
+        (torch.ones(3), 1, 1, SEED, None),
+        (torch.ones(2, 3), 1, 1, SEED[None][:0], None),
+        (torch.ones(2, 3), 1, 1, SEED.int(), None),
+        (torch.ones(2, 3), 1, 1, SEED, IDS),
+        (torch.ones(2, 3).int(), 1, 1, SEED, None),
+    ],
+    "expected_value": [
+        (torch.ones(2, 3, 4), torch.ones(2, 2), 1, 1, SEED, None),
+        (torch.ones(2, 3), torch.ones(2, 3), 1, 1, SEED, None),
+        (torch.ones(2, 3, 4), torch.ones(2, 3), 4, 1, SEED, None),
+        (torch.ones(2, 3, 4), torch.ones(2, 3), 3, 0, None, None),
+        (torch.ones(2, 3, 4), torch.ones(2, 3), 1, 1, None, None),
+        (torch.ones(2, 3, 4), torch.ones(2, 3), 1, 1, SEED, IDS),
+    ],
+    "quantile_frames": [
+        (torch.ones(2, 3), 2, 3, None, None, None),
+        (torch.ones(2, 3), 8, 3, torch.ones(2, 2), None, None),
+        (torch.ones(2, 3), 8, 0, None, None, None),
+        (torch.ones(2, 0), 8, 1, None, None, None),
+        (torch.ones(2, 3), 8, 3, None, SEED, IDS),
+    ],
+    "exit_gate": [
+        (torch.ones(3), None, 1.0, "entropy", None, 3),
+        (torch.ones(3, 0), None, 1.0, "entropy", None, 3),
+        (torch.ones(3, 2), torch.ones(0), 1.0, "entropy", None, 3),
+        (torch.ones(3, 2), None, 1.0, "margin", None, 3),
+        (torch.ones(3, 2), None, 1.0, "entropy", torch.ones(2).bool(), 3),
+        (torch.ones(3, 2), None, 1.0, "entropy", torch.ones(2), 3),
+        (torch.ones(3, 2), None, 1.0, "entropy", None, -1),
+    ],
+    "gather_rows": [
+        (torch.ones(3, 2), torch.tensor([[0]]), None),
+        (torch.ones(3, 2), torch.tensor([0.0]), None),
+        (torch.ones(3, 2), torch.tensor([0]), torch.tensor([1])[:0]),
+        (torch.ones(3, 2), torch.tensor([0]), torch.tensor(1).int()),
+    ],
+    "scatter_rows": [
+        (torch.ones(3, 2), torch.tensor([0]), torch.ones(2, 2), None),
+        (torch.ones(3, 2), torch.tensor([0]), torch.ones(1, 3), None),
+        (torch.ones(3, 2), torch.tensor([0]), torch.ones(1, 2).double(), None),
+    ],
+    "temporal_shift": [
+        (torch.ones(3, 4, 1, 1), 2, 1, False),
+        (torch.ones(3, 4, 1, 1), 0, 1, False),
+        (torch.ones(3, 4, 1, 1), 3, 3, False),
+        (torch.ones(3, 4, 1, 1), 3, -1, False),
+        (torch.ones(3, 4, 1), 3, 1, False),
+    ],
+}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+@pytest.mark.parametrize("op", UNSAFE)
+def test_the_extension_checks_what_it_is_given(request, op, backend):
+    """Whoever calls a raw op directly gets an error, not another's memory."""
+    device = device_of(backend)
+    require_backend(request, op, backend, device)
+    kernel = backends.kernels(op, backend)[0]
+    for call in UNSAFE[op]:
+        with pytest.raises(RuntimeError):
+            kernel(*(a.to(device) if isinstance(a, torch.Tensor) else a for a in call))
