@@ -14,21 +14,36 @@ Call = Callable[[], tuple[Tensor, ...]]  # the results that are compared
 
 
 class MismatchError(Exception):
-    """A contender does not compute what the baseline computes."""
+    """A contender does not compute what it should."""
+
+
+def largest_difference(results: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
+    """Of any result, as a share of the expected one's largest value.
+
+    Raises:
+        MismatchError: a shape differs.
+    """
+    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (results, expected)]
+    if shapes[0] != shapes[1]:
+        raise MismatchError(f"gives shapes {shapes[0]}, not {shapes[1]}")
+    pairs = [(r.double(), e.double()) for r, e in zip(results, expected, strict=True)]
+    return max(float((r - e).abs().max() / e.abs().max()) for r, e in pairs)
 
 
 class Prepared(NamedTuple):
     """A case with its input in place."""
 
-    calls: dict[str, Call]  # OURS, the baseline and peers
+    calls: dict[str, Call]  # OURS, the baseline and others
     bytes: int  # that must be read and written
+    # How far results are from right, given the baseline's, in the case's unit.
+    error: Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], float] = largest_difference
 
 
 @dataclass(frozen=True)
 class Targets:
     """What one kind of device is meant to reach; None asks nothing."""
 
-    ratio: float | None = None  # times faster than the baseline
+    ratio: float | None = None  # times faster than the rival
     bandwidth: float | None = None  # share of the copy bandwidth
     microseconds: float | None = None
 
@@ -39,35 +54,44 @@ class Case:
 
     op: str
     name: str
-    input: str  # what there is of it, to follow a number: "boxes of ..."
+    input: str  # with {} for how many there are: "{} boxes of ..."; cases of one input share a table
     mode: str  # "forward", "backward" or "forward+backward"
     dtype: str
     layout: str
-    baseline: str  # name of the contender that the op is checked against and must beat
-    # Largest difference allowed, as a share of the baseline's largest value.
-    tolerance: float
+    baseline: str  # name of the contender that does the same by other means
+    tolerance: float  # largest error allowed
     targets: Mapping[str, Targets]  # by device type
     # So small that on a GPU launching is what takes the time: many calls are timed as one CUDA graph.
     launch_bound: bool
     prepare: Callable[[torch.device], Prepared]
+    truth: str = ""  # what results are compared with, if it is not the baseline's
+    unit: str = "of its largest value"  # that errors are counted in
+    # The contender to beat, if it is not the baseline: one that does less, and that nothing is compared with.
+    yardstick: str = ""
+    waits: bool = False  # the baseline waits for the host, so that no CUDA graph can hold it
+
+    @property
+    def rival(self) -> str:
+        """The contender to beat."""
+        return self.yardstick or self.baseline
 
 
-def check(case: Case, name: str, results: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
-    """The largest difference of any result, as a share of the expected one's largest value.
+def check(
+    case: Case, name: str, results: tuple[Tensor, ...], prepared: Prepared, expected: tuple[Tensor, ...]
+) -> float:
+    """How far a contender's results are from right, given the baseline's.
 
     Raises:
-        MismatchError: it is larger than the case allows, or a shape differs.
+        MismatchError: farther than the case allows.
     """
-    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (results, expected)]
-    if shapes[0] != shapes[1]:
-        raise MismatchError(f"{case.name}: {name} gives shapes {shapes[0]}, {case.baseline} {shapes[1]}; not timed")
-    pairs = [(r.double(), e.double()) for r, e in zip(results, expected, strict=True)]
-    error = max(float((r - e).abs().max() / e.abs().max()) for r, e in pairs)
-    if not error <= case.tolerance:  # not "larger": NaN must not pass
-        raise MismatchError(
-            f"{case.name}: {name} differs from {case.baseline} by {error:.1e} of its largest value,"
-            f" {case.tolerance:.0e} is allowed; not timed"
-        )
+    try:
+        error = prepared.error(results, expected)
+        if not error <= case.tolerance:  # not "larger": NaN must not pass
+            raise MismatchError(
+                f"differs from {case.truth or case.baseline} by {error:.1e} {case.unit}, {case.tolerance:g} is allowed"
+            )
+    except MismatchError as what:
+        raise MismatchError(f"{case.name}: {name} {what}; not timed") from None
     return error
 
 
@@ -76,3 +100,8 @@ def check_layout(case: Case, result: Tensor) -> None:
     if result.ndim == 4 and not result.is_contiguous(memory_format=LAYOUTS[case.layout]):
         strides = result.stride()
         raise MismatchError(f"{case.name}: the result must be {case.layout}, its strides are {strides}; not timed")
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As in case names: "float32"."""
+    return str(dtype).removeprefix("torch.")

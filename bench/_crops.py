@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from _bandwidth import touched_bytes
-from _cases import LAYOUTS, OURS, Call, Case, Prepared, Targets
+from _cases import LAYOUTS, OURS, Call, Case, Prepared, Targets, dtype_name
 from _environment import ROOT
 from adafocus_ops import crop_mean, crop_resize
 
@@ -23,6 +23,7 @@ import torchvision_adapter
 PEERS = {"torchvision": torchvision_adapter.crop_resize, "kornia": kornia_adapter.crop_resize}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NUM_BOXES = {"cpu": 48, "cuda": 1536}
+CHECKED_BOXES = 16  # of the crops that only their growth is timed of
 
 CropFunction = Callable[[Tensor, Tensor, int], Tensor]  # frames [K, C, H, W], boxes [K, 4], P -> [K, C, P, P]
 
@@ -62,7 +63,7 @@ class Crop:
             name=self.name,
             input=self.input,
             mode=self.mode,
-            dtype=_name(self.dtype),
+            dtype=dtype_name(self.dtype),
             layout=self.layout,
             baseline="interpolate" if self.antialias else "grid_sample",
             # grid_sample in float32 is up to 4e-5 from itself in float64: positions on 224 pixels round to about 1e-5.
@@ -72,10 +73,14 @@ class Crop:
             prepare=self.prepare,
         )
 
+    def smaller(self) -> "Crop":
+        """The same of a few boxes, for which the baseline needs little memory."""
+        return replace(self, num_boxes=min(self.num_boxes, CHECKED_BOXES))
+
     @property
     def name(self) -> str:
         """What sets the crop apart from the others."""
-        source, target = _name(self.dtype), _name(self.out_dtype)
+        source, target = dtype_name(self.dtype), dtype_name(self.out_dtype)
         kind = f"{self.op}{' antialiased' * self.antialias}{' of maps' * (self.channels > 4)}"
         dtypes = source if source == target else f"{source} to {target}"
         count = f", {self.num_boxes} boxes" if self.num_boxes else ""
@@ -91,11 +96,11 @@ class Crop:
 
     @property
     def input(self) -> str:
-        """What the crop is given a number of."""
+        """What the crop is given, with {} for how many."""
         if self.antialias:
-            return f"whole frames of {self.frame_size} px"
+            return f"{{}} whole frames of {self.frame_size} px"
         frame = f"map of {self.channels} channels and" if self.channels > 4 else "frame of"
-        return f"boxes of {self.sides[0]} to {self.sides[1]} px, one a {frame} {self.frame_size} px"
+        return f"{{}} boxes of {self.sides[0]} to {self.sides[1]} px, one a {frame} {self.frame_size} px"
 
     def prepare(self, device: torch.device) -> Prepared:
         """Every contender, ready to run, and the bytes that none can do without."""
@@ -172,10 +177,6 @@ class Crop:
         if self.gradient is None:
             return forward
         return backward[self.gradient] + (0 if self.backward_only else forward)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def grid_sample_crop(frames: Tensor, boxes: Tensor, patch: int) -> Tensor:

@@ -1,33 +1,46 @@
-"""How the cost of a crop grows: with the boxes and with the area of the crop, but not with the frame's size."""
+"""How the cost of an op grows with its input."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from _cases import OURS, check, check_layout
+from _cases import OURS, Case, Targets, check, check_layout
 from _crops import NUM_BOXES, Crop
 from _rows import Row
+from _sampling import Draws, Expectation
+from _selection import Gate
 from _timing import interleave, stats
 from adafocus_ops import use_backend
 
-CHECKED_BOXES = 16  # the baseline takes many times the memory
 FITTED_POINTS = 3  # the last ones: before them, what a call costs without any work may show
+
+
+class Workload(Protocol):
+    """What a case is made of."""
+
+    op: str
+
+    def case(self, targets: dict[str, Targets]) -> Case:
+        """Itself, as something to time."""
+
+    def smaller(self) -> "Workload":
+        """One like it that the baseline can do too, to be checked in its place."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Crops that differ in one value."""
+    """Workloads that differ in one value."""
 
     name: str
     law: float  # largest power of the value that the time may grow with
-    crops: dict[int, Crop]  # by the value
+    workloads: dict[int, Workload]  # by the value
 
     @property
     def op(self) -> str:
         """The op that is timed."""
-        return next(iter(self.crops.values())).op
+        return next(iter(self.workloads.values())).op
 
 
 def crop_series(num_boxes: int, counts: list[int]) -> list[Series]:
@@ -41,21 +54,48 @@ def crop_series(num_boxes: int, counts: list[int]) -> list[Series]:
     ]
 
 
+def selection_series(rows: int, depths: list[int], samples: list[int], gated: list[int]) -> list[Series]:
+    """The series of the ops that choose; `rows` of them where it does not vary."""
+    draws, expectation = Draws(16, 5, num_rows=rows), Expectation(16, 5, 200, num_rows=rows)
+    items = (16, 64, 256, 1024)
+    return [
+        Series("weighted_sample: samples", 1, {n: replace(draws, num_samples=n) for n in samples}),
+        Series("weighted_sample: items", 1, {n: replace(draws, items=n, num_samples=32) for n in items}),
+        Series("expected_value: samples", 1, {n: replace(expectation, num_samples=n) for n in samples}),
+        # One small product grows with it; the draws do not.
+        Series("expected_value: depth of the values", 0, {n: replace(expectation, depth=n) for n in depths}),
+        Series("exit_gate: rows", 1, {n: Gate(n, 400) for n in gated}),
+    ]
+
+
 SERIES = {
-    "cpu": crop_series(NUM_BOXES["cpu"], [12, 48, 192]),
-    "cuda": crop_series(NUM_BOXES["cuda"], [1, 16, 128, 512, 1536, 6144]),
+    "cpu": [
+        *crop_series(NUM_BOXES["cpu"], [12, 48, 192]),
+        *selection_series(64, depths=[25, 50, 100, 200], samples=[32, 128, 512], gated=[256, 1024, 4096]),
+    ],
+    "cuda": [
+        *crop_series(NUM_BOXES["cuda"], [1, 16, 128, 512, 1536, 6144]),
+        *selection_series(
+            128,
+            depths=[25, 50, 100, 200, 400],
+            samples=[32, 128, 512, 2048, 8192],
+            gated=[128, 1024, 4096, 32768, 262144],
+        ),
+    ],
 }
 
 
 def measure_series(series: Series, device: torch.device, backend: str, runs: int, env: dict[str, Any]) -> list[Row]:
-    """Checks every point of a series on a few of its boxes, times all in turns, and returns a row each.
+    """Checks every point of a series on a smaller one like it, times all in turns, and returns a row each.
 
     Raises:
-        MismatchError: a result differs from the baseline's.
+        MismatchError: a result is wrong.
     """
+    cases = {value: workload.case({}) for value, workload in series.workloads.items()}
     with use_backend(backend):
-        checks = {value: check_crop(crop, device) for value, crop in series.crops.items()}
-        calls = {value: crop.prepare(device).calls[OURS] for value, crop in series.crops.items()}
+        checks = {value: check_workload(workload.smaller(), device) for value, workload in series.workloads.items()}
+        calls = {value: case.prepare(device).calls[OURS] for value, case in cases.items()}
+        counts = {value: len(call()[0]) for value, call in calls.items()}
         times = interleave(calls, device, runs=runs, settle=1 if device.type == "cpu" else 0)
     timings = {value: stats(values) for value, values in times.items()}
     power = exponent({value: timing["p50_ms"] for value, timing in timings.items()})
@@ -68,11 +108,11 @@ def measure_series(series: Series, device: torch.device, backend: str, runs: int
             "value": value,
             "exponent": power,
             "law": series.law,
-            "input": f"{crop.num_boxes} {crop.input}",
+            "input": case.input.format(counts[value]),
             "device": env["device"],
-            "dtype": str(crop.dtype).removeprefix("torch."),
-            "layout": crop.layout,
-            "mode": crop.mode,
+            "dtype": case.dtype,
+            "layout": case.layout,
+            "mode": case.mode,
             "backend": backend,
             "threads": env["threads"],
             "stats": timings[value],
@@ -80,18 +120,18 @@ def measure_series(series: Series, device: torch.device, backend: str, runs: int
             "ratios": {},
             "env": env,
         }
-        for value, crop in series.crops.items()
+        for value, case in cases.items()
     ]
 
 
-def check_crop(crop: Crop, device: torch.device) -> dict[str, Any]:
-    """That the first boxes of a crop are right, as a row keeps it."""
-    case = replace(crop, num_boxes=min(crop.num_boxes, CHECKED_BOXES)).case(targets={})
-    calls = case.prepare(device).calls
-    result = calls[OURS]()
-    check_layout(case, result[0])
-    error = check(case, OURS, result, calls[case.baseline]())
-    return {"passed": True, "max_error": error, "tolerance": case.tolerance}
+def check_workload(workload: Workload, device: torch.device) -> dict[str, Any]:
+    """That a workload's results are right, as a row keeps it."""
+    case = workload.case({})
+    prepared = case.prepare(device)
+    results = prepared.calls[OURS]()
+    check_layout(case, results[0])
+    error = check(case, OURS, results, prepared, prepared.calls[case.baseline]())
+    return {"passed": True, "max_error": error, "tolerance": case.tolerance, "unit": case.unit}
 
 
 def exponent(times: dict[int, float]) -> float:

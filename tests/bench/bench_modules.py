@@ -11,7 +11,10 @@ import _console as console
 import _crops as crops
 import _environment as environment
 import _rows as rows
+import _sampling as sampling
 import _scaling as scaling
+import _selection as selection
+import _shift as shift
 import _tables as tables
 import _timing as timing
 import cuda_report
@@ -34,7 +37,10 @@ __all__ = [
     "ops",
     "report",
     "rows",
+    "sampling",
     "scaling",
+    "selection",
+    "shift",
     "tables",
     "throughput",
     "timing",
