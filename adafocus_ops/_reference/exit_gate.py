@@ -19,7 +19,7 @@ def entropy(logits: Tensor) -> Tensor:
 def confidence(logits: Tensor) -> Tensor:
     """Largest probability of the softmax over the last dimension."""
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return (z.amax(-1) - z.logsumexp(-1)).exp()
+    return (-(z - z.amax(-1, keepdim=True)).logsumexp(-1)).exp()
 
 
 def fwd(

@@ -87,7 +87,7 @@ def fwd(
     Without samples (num_samples = 0) it is the expectation itself, by enumeration of all prefixes.
     """
     clean = _clean(weights, values)
-    coefficients = torch.zeros_like(clean)
+    coefficients = torch.zeros_like(clean, memory_format=torch.contiguous_format)
     for left, share in _steps(clean, k, num_samples, seed, row_id, weights):
         inverse, _ = _inverse_rest(clean[:, None], left)
         coefficients = coefficients + (left * (share * inverse)[..., None]).sum(1)

@@ -4,22 +4,22 @@
 #include "adafocus/exit_gate.h"
 #include "cpu/exp.h"
 #include "cpu/matrix.inl"
-#include "cpu/scratch.h"
 
 namespace adafocus {
 namespace AF_ISA {
 namespace {
 
 // The score of a row of logits.
-template <class C>
-C score_of(const C* __restrict__ z, int64_t classes, bool confidence) {
+template <class C, class T, class Stride>
+C score_of(const T* __restrict__ logits, Stride stride, int64_t classes, bool confidence) {
   C max = -std::numeric_limits<C>::infinity();
 #pragma omp simd reduction(max : max)
-  for (int64_t c = 0; c < classes; ++c) max = max_of(z[c], max);
+  for (int64_t c = 0; c < classes; ++c) max = max_of(load_as<C>(logits[c * stride]), max);
   C Z = 0, S = 0;
 #pragma omp simd reduction(+ : Z, S)
   for (int64_t c = 0; c < classes; ++c) {
-    const C x = below_max(z[c], max), e = exp_of_nonpositive(x);
+    // What is further below the maximum counts nothing beside it. NaN stays NaN.
+    const C x = max_of(Exp<C>::kLeast, load_as<C>(logits[c * stride]) - max), e = exp_of_nonpositive(x);
     Z += e;
     S += x * e;
   }
@@ -28,11 +28,10 @@ C score_of(const C* __restrict__ z, int64_t classes, bool confidence) {
 
 template <class C>
 void scores(const ExitGate& p, int64_t begin, int64_t end) {
-  Scratch scratch;
-  C* const z = scratch.take<C>(p.logits.columns);
   for (int64_t n = begin; n < end; ++n) {
-    read_row(p.logits, n, z);
-    static_cast<C*>(p.score)[n] = score_of(z, p.logits.columns, p.confidence);
+    with_row(p.logits, n, [&](const auto* logits, auto stride) {
+      static_cast<C*>(p.score)[n] = score_of<C>(logits, stride, p.logits.columns, p.confidence);
+    });
   }
 }
 

@@ -16,7 +16,7 @@ template <>
 struct Exp<float> {
   using Bits = uint32_t;
   static constexpr int kMantissa = 23, kBias = 127, kTerms = 7;
-  static constexpr float kLeast = -87.3365f;  // exp of less is no normal number
+  static constexpr float kLeast = -87.0f;
   // log 2 in two parts, of which the first has so few bits that it times n is exact.
   static constexpr double kLog2High = 0x1.62e4p-1, kLog2Low = 1.428606820309417232e-6;
 };
@@ -25,7 +25,7 @@ template <>
 struct Exp<double> {
   using Bits = uint64_t;
   static constexpr int kMantissa = 52, kBias = 1023, kTerms = 13;
-  static constexpr double kLeast = -708.3964;
+  static constexpr double kLeast = -708.0;
   static constexpr double kLog2High = 0x1.62e42feep-1, kLog2Low = 1.908214929270587700e-10;
 };
 
@@ -42,7 +42,7 @@ AF_HD C taylor_from(C r) {
   }
 }
 
-// exp x for x <= 0, to 2 units in the last place; 0 where it would not be a normal number; NaN stays NaN.
+// exp x for kLeast <= x <= 0, where it is a normal number, to 2 units in the last place; NaN stays NaN.
 // With n = x / log 2, rounded, and r = x - n log 2, it is 2^n times the Taylor series of exp r, |r| <= 0.35.
 template <class C>
 AF_HD C exp_of_nonpositive(C x) {
@@ -56,7 +56,7 @@ AF_HD C exp_of_nonpositive(C x) {
   bits <<= E::kMantissa;
   C power;  // 2^n
   memcpy(&power, &bits, sizeof(power));
-  return x < E::kLeast ? C(0) : taylor_from<C, 0>(r) * power;
+  return taylor_from<C, 0>(r) * power;
 }
 
 }  // namespace adafocus

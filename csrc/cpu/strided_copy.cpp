@@ -5,6 +5,10 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace adafocus {
 namespace {
 
@@ -36,6 +40,22 @@ void copy_elements(const char* from, char* to, Steps columns, Steps rows) {
       memcpy(out + c * columns.to, row + c * columns.from, kBytes);
     }
   }
+}
+
+// Bytes of a line of the caches, and about how far ahead of its use a line must be asked for: what these
+// copies read is scattered too widely for the processor to foresee it.
+constexpr int64_t kLine = 64, kAhead = 16384;
+
+// A line, which begins at a multiple of 16.
+AF_HD void stream_line(const char* from, char* to) {
+#if defined(__SSE2__)
+  for (int at = 0; at < kLine; at += 16) {
+    const __m128i value = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + at), value);
+  }
+#else
+  memcpy(to, from, kLine);
+#endif
 }
 
 // Calls f(constant) with the largest of 1, 2, 4, ..., most that is not above a number of bytes.
@@ -80,6 +100,34 @@ void copy_block(const StridedBlock& block, int64_t element_size, const void* fro
                                    [&](auto size) { copy_elements<size>(from, to, columns, rows); });
                    }
                  });
+}
+
+int64_t fetched_ahead(int64_t step) {
+  if (step <= 0) return kAhead;
+  return step < kAhead ? kAhead / step * step : step;
+}
+
+void stream_run(const char* from, char* to, int64_t bytes, int64_t ahead) {
+  static constexpr char kZeros[kLine] = {};
+  const int64_t to_aligned = -reinterpret_cast<intptr_t>(to) & 15,
+                head = to_aligned < bytes ? to_aligned : bytes;
+  const int64_t lines = (bytes - head) / kLine, tail = head + lines * kLine;
+  if (head > 0) from ? memcpy(to, from, head) : memset(to, 0, head);
+  if (from) {
+    for (int64_t at = head; at < tail; at += kLine) {
+      __builtin_prefetch(from + at + ahead);
+      stream_line(from + at, to + at);
+    }
+  } else {
+    for (int64_t at = head; at < tail; at += kLine) stream_line(kZeros, to + at);
+  }
+  if (tail < bytes) from ? memcpy(to + tail, from + tail, bytes - tail) : memset(to + tail, 0, bytes - tail);
+}
+
+void finish_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 void zero_block(const StridedBlock& block, int64_t element_size, void* to) {

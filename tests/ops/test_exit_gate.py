@@ -123,6 +123,7 @@ def test_many_rows_leave_in_order(gate_of, backend, rows, criterion):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_scores_of_any_gap(gate_of, dtype):
     inf, nan = float("inf"), float("nan")
+    assert confidence(torch.full((1, 4), 6e4, dtype=dtype)).item() == pytest.approx(0.25)
     rows = [[0, 200, -200], [0, 20, 30000], [1, 1, 1], [0, 0, -inf], [-inf] * 3, [inf, 0, 0], [nan, 0, 0]]
     gate = gate_of(torch.tensor(rows, dtype=dtype), 0.7)
     expected = torch.tensor([0, 0, torch.tensor(3.0).log(), torch.tensor(2.0).log(), nan, nan, nan]).to(gate.score)

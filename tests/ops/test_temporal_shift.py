@@ -37,6 +37,20 @@ def test_any_fold_in_both_layouts(request, backend, dtype, channels):
                 assert torch.equal(temporal_shift(there, 3, backend=backend, **how).cpu(), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("fold_div", [2, 3, 40])
+def test_what_is_larger_than_the_caches(request, dtype, fold_div):
+    """It takes another way through memory on a CPU: runs that begin anywhere, and are shorter than a line or longer."""
+    require_backend(request, "temporal_shift", "cpu", "cpu")
+    x = torch.randn(6, 33, 150, 300, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        there = x.contiguous(memory_format=memory_format)
+        expected = temporal_shift(there, 3, fold_div=fold_div, backend="reference")
+        got = temporal_shift(there, 3, fold_div=fold_div, backend="cpu")
+        assert got.nbytes > 2**24
+        assert torch.equal(got, expected)
+
+
 def test_the_inverse_takes_back_what_did_not_leave_the_clip():
     x = torch.randn(4, 8, 2, 2)
     back = temporal_shift(temporal_shift(x, 4, fold_div=4), 4, fold_div=4, inverse=True)
