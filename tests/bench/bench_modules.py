@@ -18,6 +18,7 @@ import _shift as shift
 import _tables as tables
 import _timing as timing
 import cuda_report
+import estimators
 import gpu
 import ops
 import report
@@ -33,6 +34,7 @@ __all__ = [
     "crops",
     "cuda_report",
     "environment",
+    "estimators",
     "gpu",
     "ops",
     "report",
