@@ -24,6 +24,7 @@ def top_k_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
     check_positive_ints(k=k)
     require(k <= scores.shape[1], f"k must be at most C={scores.shape[1]} (scores), got {k}")
     require(labels.ndim == 1, f"labels must be [V], one a video, got {describe(labels)}")
+    require(bool((labels >= 0).all()), f"labels must be in [0, {scores.shape[1]}) (scores), one class a video")
     return (scores.topk(k, 1).indices == labels[:, None]).any(1).double().mean().item()
 
 

@@ -111,6 +111,8 @@ def exit_score(logits: Tensor, criterion: str = "entropy") -> Tensor:
 
     Gradients: to logits. Source: Uni-AdaFocus, Section 4.3.
     """
+    fits = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim >= 1
+    require(fits, f"logits must be [..., C] floating point, got {describe(logits)}")
     require(criterion in CRITERIA, f"criterion must be one of {', '.join(map(repr, CRITERIA))}, got {criterion!r}")
     if criterion == "entropy":
         return -adafocus_ops.entropy(logits)

@@ -1,5 +1,6 @@
 """exit_gate: which rows of a batch are certain enough to leave."""
 
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -87,6 +88,11 @@ def exit_gate(
         check_same_device("threshold", threshold, "logits", logits)
         threshold, bound = threshold.detach(), 0.0
     else:
+        require(
+            isinstance(threshold, Real | torch.SymFloat | torch.SymInt) and not isinstance(threshold, bool),
+            lambda: f"threshold must be a number or a 0-dimensional tensor, got {describe(threshold)}",
+            TypeError,
+        )
         threshold, bound = None, float(threshold)
     if active is not None:
         _check_active(active, logits)
@@ -112,6 +118,13 @@ def _check_active(active: Tensor, logits: Tensor) -> None:
         require(bool(allowed.all()), lambda: f"active must hold row indices in [0, {rows}) (logits), or -1 as padding")
 
 
+def _check_classes(logits: Tensor) -> None:
+    check_tensor("logits", logits, FLOAT_DTYPES)
+    require(
+        logits.ndim >= 1 and logits.shape[-1] >= 1, lambda: f"logits must be [..., C], C >= 1, got {describe(logits)}"
+    )
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the softmax over the last dimension, H = log Z - sum p z with z shifted by its maximum.
 
@@ -123,7 +136,7 @@ def entropy(logits: Tensor) -> Tensor:
 
     Gradients: to logits. Source: Uni-AdaFocus, Section 4.3.
     """
-    check_tensor("logits", logits, FLOAT_DTYPES)
+    _check_classes(logits)
     return reference.entropy(logits)
 
 
@@ -138,5 +151,5 @@ def confidence(logits: Tensor) -> Tensor:
 
     Gradients: to logits. Source: Uni-AdaFocus, Section 4.3.
     """
-    check_tensor("logits", logits, FLOAT_DTYPES)
+    _check_classes(logits)
     return reference.confidence(logits)

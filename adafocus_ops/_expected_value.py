@@ -57,7 +57,7 @@ def expected_value(
         k: how many items are drawn, 1 <= k <= T.
         num_samples: M, samples of a row.
         mode: "sampled", or "exact" for the expectation itself: k <= 2 in closed form on every backend, else by
-            enumeration on the reference, for small T.
+            enumeration on the reference, for small T, which waits for the device.
         generator, seed, row_id: as `weighted_sample`'s.
         normaliser_grad: whether to differentiate S too; the published training code does not.
         backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
@@ -68,7 +68,7 @@ def expected_value(
     Gradients: to values and weights, each only if asked for; once differentiable, in reverse mode. The draws are
     constants: the probability of a prefix is not differentiated.
 
-    Determinism: bitwise reproducible for a seed, however the batch is split.
+    Determinism: bitwise reproducible for a seed, however the batch is split as long as each row keeps its row_id.
 
     Defined for all weights: where the drawn weights sum to 1 up to rounding, S is the sum of those left; where that
     is zero or below 2^-64 (nothing is left to average) the step adds nothing.
@@ -105,12 +105,12 @@ def expected_value(
     else:
         seed = seed_tensor(seed, generator, "weights", weights)
     backend = backends.choose("expected_value", weights.device.type, backend)
-    call = _Call(backend, k, num_samples, seed, row_id, normaliser_grad)
+    call = _Call(backend, k, num_samples, normaliser_grad)
     value = values if values.ndim == 3 else values[..., None]
     if differentiable(values, weights):
-        out, _ = _ExpectedValue.apply(value, weights, call)
+        out, _ = _ExpectedValue.apply(value, weights, seed, row_id, call)
     else:
-        out, _ = call.fwd(value.detach(), weights.detach())
+        out, _ = call.fwd(value.detach(), weights.detach(), seed, row_id)
     return out if values.ndim == 3 else out[:, 0]
 
 
@@ -129,26 +129,32 @@ def _backend_of_exact(items: int, k: int, backend: str | None) -> str | None:
 
 
 class _Call(NamedTuple):
-    """What one call fixes besides values and weights, shared by its forward and backward."""
+    """What one call fixes besides its tensors, shared by its forward and backward."""
 
     backend: str
     k: int
     num_samples: int
-    seed: Tensor | None
-    row_id: Tensor | None
     normaliser_grad: bool
 
-    def fwd(self, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def fwd(self, values: Tensor, weights: Tensor, seed: Tensor | None, row_id: Tensor | None) -> tuple[Tensor, Tensor]:
         kernel, _, _ = backends.kernels("expected_value", self.backend)
-        return kernel(values, weights, self.k, self.num_samples, self.seed, self.row_id)
+        return kernel(values, weights, self.k, self.num_samples, seed, row_id)
 
     def bwd_values(self, grad: Tensor, weights: Tensor, coefficients: Tensor, dtype: torch.dtype) -> Tensor:
         _, kernel, _ = backends.kernels("expected_value", self.backend)
         return kernel(grad, weights, coefficients, dtype)
 
-    def bwd_weights(self, grad: Tensor, values: Tensor, weights: Tensor, coefficients: Tensor) -> Tensor:
+    def bwd_weights(
+        self,
+        grad: Tensor,
+        values: Tensor,
+        weights: Tensor,
+        coefficients: Tensor,
+        seed: Tensor | None,
+        row_id: Tensor | None,
+    ) -> Tensor:
         _, _, kernel = backends.kernels("expected_value", self.backend)
-        draws = (self.k, self.num_samples, self.seed, self.row_id)
+        draws = (self.k, self.num_samples, seed, row_id)
         return kernel(grad, values, weights, coefficients, *draws, self.normaliser_grad)
 
 
@@ -156,24 +162,26 @@ class _ExpectedValue(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(values: Tensor, weights: Tensor, call: _Call) -> tuple[Tensor, Tensor]:
-        return call.fwd(values, weights)
+    def forward(
+        values: Tensor, weights: Tensor, seed: Tensor | None, row_id: Tensor | None, call: _Call
+    ) -> tuple[Tensor, Tensor]:
+        return call.fwd(values, weights, seed, row_id)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        values, weights, ctx.call = inputs
+        values, weights, seed, row_id, ctx.call = inputs
         _, coefficients = output
         ctx.mark_non_differentiable(coefficients)
-        ctx.save_for_backward(values, weights, coefficients)
+        ctx.save_for_backward(values, weights, coefficients, seed, row_id)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
-        (values, weights, coefficients), call = ctx.saved_tensors, ctx.call
+        (values, weights, coefficients, *draws), call = ctx.saved_tensors, ctx.call
         d_values = d_weights = None
         if ctx.needs_input_grad[0]:
             arguments = (grad, weights, coefficients, values.dtype)
             d_values = Gradient.apply("expected_value", call.bwd_values, *arguments)
         if ctx.needs_input_grad[1]:
-            arguments = (grad, values, weights, coefficients)
+            arguments = (grad, values, weights, coefficients, *draws)
             d_weights = Gradient.apply("expected_value", call.bwd_weights, *arguments)
-        return d_values, d_weights, None
+        return d_values, d_weights, None, None, None

@@ -1,5 +1,7 @@
 """Where the randomness of an op comes from: a seed on the device, and the key of each row."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,15 @@ def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, na
 
     Args:
         seed: any 64-bit integer, or a tensor, which a captured graph reads anew at every replay.
-        generator: what a seed is drawn from if none is given; None for the default generator of the device.
+        generator: what a seed is drawn from if none is given; None for the default generator of the device. One of
+            another device is waited for.
     """
     require(seed is None or generator is None, lambda: "seed and generator must not both be given")
+    require(
+        generator is None or isinstance(generator, torch.Generator),
+        lambda: f"generator must be a torch.Generator, got {describe(generator)}",
+        TypeError,
+    )
     if isinstance(seed, Tensor):
         check_tensor("seed", seed, (torch.int64,))
         require(seed.numel() == 1, lambda: f"seed must be an int or a tensor of one element, got {describe(seed)}")
@@ -21,15 +29,20 @@ def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, na
         return seed
     if seed is not None:
         require(
-            isinstance(seed, int) and not isinstance(seed, bool),
+            isinstance(seed, Integral | torch.SymInt) and not isinstance(seed, bool),
             lambda: f"seed must be an int or a tensor of one element, got {describe(seed)}",
             TypeError,
         )
+        seed = seed if isinstance(seed, torch.SymInt) else int(seed)
         require(-(2**63) <= seed < 2**64, lambda: f"seed must fit 64 bits, got {seed}")
         return _on_device(seed - 2**64 if seed >= 2**63 else seed, tensor)
-    if generator is not None and generator.device.type != tensor.device.type:
+    if generator is not None and not _is_of(generator, tensor.device):
         return _on_device(int(_draw(generator, generator.device)), tensor)
     return _draw(generator, tensor.device)
+
+
+def _is_of(generator: torch.Generator, device: torch.device) -> bool:
+    return generator.device.type == device.type and generator.device.index in (None, device.index)
 
 
 def _draw(generator: torch.Generator | None, device: torch.device) -> Tensor:

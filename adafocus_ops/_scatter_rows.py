@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from . import backends
+from ._autograd import differentiable
 from ._checks import check_same_device, check_tensor, describe, require
 from ._gather_rows import MAX_DIMS, check_index
 from ._reference import scatter_rows as reference
@@ -23,7 +24,7 @@ def scatter_rows(
         out: [N, ...] of any dtype and strides, changed in place; no two of its elements may share memory.
         index: [M] int32 or int64 row numbers; an entry out of range (such as -1) writes nothing. Of a number that
             occurs more than once any of its rows may stay, or parts of several.
-        rows: [M, ...] of the dtype of `out`, its rows of the same shape.
+        rows: [M, ...] of the dtype of `out`, its rows of the same shape; must not share memory with it.
         count: how many entries of index count, an int64 tensor of one element on the device; None for all.
         backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
 
@@ -51,10 +52,13 @@ def scatter_rows(
     require(
         tuple(rows.shape) == shape, lambda: f"rows must be {shape} (M of index, a row of out), got {describe(rows)}"
     )
-    recorded = torch.is_grad_enabled() and (out.requires_grad or rows.requires_grad)
     require(
-        not recorded, lambda: "scatter_rows has no gradient: use torch.no_grad(), or Tensor.index_copy", RuntimeError
+        not differentiable(out, rows),
+        lambda: "scatter_rows has no gradient: use torch.no_grad(), or Tensor.index_copy",
+        RuntimeError,
     )
     (kernel,) = backends.kernels("scatter_rows", backends.choose("scatter_rows", out.device.type, backend))
     kernel(out, index, rows.detach(), count)
+    if not torch.compiler.is_compiling() and not out.is_inference():
+        torch.autograd.graph.increment_version(out)  # kernels write where autograd does not look
     return out

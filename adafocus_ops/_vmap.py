@@ -55,8 +55,11 @@ _BATCHED = ("weights", "values", "grad", "coefficients", "jitter", "row_id", "x"
 
 
 def _row_rule(op: Callable, given: dict[str, Any], dims: dict[str, int | None], batch: int) -> tuple[Any, Any]:
-    """Rows without a row_id are numbered through all of the folded batch."""
+    """Rows without a row_id are numbered anew in each mapped batch, as in a loop."""
     _forbid(dims, seed="seed")
+    if given.get("seed") is not None and given["row_id"] is None:
+        rows = _front(given["weights"], dims["weights"], batch).shape[1]
+        given = given | {"row_id": torch.arange(rows, device=given["weights"].device)}
     folded = {
         name: _front(given[name], dims[name], batch).flatten(0, 1)
         for name in _BATCHED

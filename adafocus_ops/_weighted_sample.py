@@ -34,7 +34,8 @@ def weighted_sample(
             infinity as the largest number of the dtype. Weights below 2^-120 of the row's largest count as that.
         k: how many to draw, 1 <= k <= T.
         num_samples: how many independent samples of each row; None for one without a dimension of its own.
-        generator: what a seed is drawn from; default the generator of the device, which torch.manual_seed sets.
+        generator: what a seed is drawn from; default the generator of the device, which torch.manual_seed sets. Not
+            inside torch.compile(fullgraph=True): pass a seed tensor there.
         seed: an int, or an int64 tensor of one element on the device of weights, which a captured CUDA graph
             reads at every replay. The same seed gives the same draws.
         row_id: [...] int64, the key of each row's random stream; default 0, 1, ... through all rows.

@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -33,11 +34,22 @@ def register(op: str, reference: ModuleType) -> None:
     """Declares the kernels of an op: the reference's functions, the extension's raw ops, and the Triton module."""
     compiled = _schema.compiled(op)
     _kernels[op] = {
-        "reference": tuple(getattr(reference, part) for part in _schema.SCHEMAS[op]),
+        "reference": tuple(_outside_autocast(getattr(reference, part)) for part in _schema.SCHEMAS[op]),
         "cpu": compiled,
         "cuda": compiled,
         "triton": _schema.overloads(op, "triton", f"adafocus_ops._triton.{op}"),
     }
+
+
+def _outside_autocast(function: Callable) -> Callable:
+    """The function with the arithmetic that it asks for, inside autocast too; kernels do not see that anyway."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        with torch.autocast(args[0].device.type, enabled=False):
+            return function(*args)
+
+    return run
 
 
 def extend(name: str, device: str, kernels: Mapping[str, tuple[Callable, ...]], reason: str | None = None) -> None:

@@ -35,9 +35,7 @@ void set_jitter(const QuantileFrames& p, int64_t b, C* jitter) {
     }
   } else if (p.jitter.data) {
     read_row(p.jitter, b, jitter);
-    for (int64_t i = 0; i < p.k; ++i) {
-      jitter[i] = jitter[i] == jitter[i] ? clamp_to(jitter[i], C(0), C(1)) : C(0.5);
-    }
+    for (int64_t i = 0; i < p.k; ++i) jitter[i] = clean_jitter(jitter[i]);
   } else {
     for (int64_t i = 0; i < p.k; ++i) jitter[i] = C(0.5);
   }

@@ -66,8 +66,7 @@ AF_DEVICE C jitter_of(const QuantileFrames& p, int64_t b, int64_t i) {
   } else if (p.jitter.data) {
     visit(p.jitter.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      const C given = load_as<C>(static_cast<const T*>(p.jitter.data)[p.jitter.offset(b, i)]);
-      jitter = given == given ? clamp_to(given, C(0), C(1)) : C(0.5);
+      jitter = clean_jitter(load_as<C>(static_cast<const T*>(p.jitter.data)[p.jitter.offset(b, i)]));
     });
   }
   return jitter;

@@ -99,19 +99,26 @@ def test_nothing_waits_for_the_device(request, op, backend):
 def selection(backend: str, weights: torch.Tensor, logits: torch.Tensor, seed: torch.Tensor) -> list[torch.Tensor]:
     """Every op over rows once, with static shapes; gradients too."""
     how = {"backend": backend}
-    leaf = weights.detach().requires_grad_()
-    loss = adafocus_ops.expected_value(logits, leaf, 4, seed=seed, **how)
+    leaves = [t.detach().requires_grad_() for t in (logits, weights)]
+    loss = adafocus_ops.expected_value(*leaves, 4, seed=seed, normaliser_grad=True, **how)
     gate = adafocus_ops.exit_gate(logits, logits[0, 0].abs(), capacity=len(logits), **how)
     again = adafocus_ops.exit_gate(logits, 1.5, active=gate.keep, capacity=len(logits), **how)
-    rows = adafocus_ops.gather_rows(logits, again.keep, again.counts[0], **how)
+    masked = adafocus_ops.exit_gate(logits, 1.5, active=~gate.exited, capacity=len(logits), **how)
+    rows = adafocus_ops.gather_rows(leaves[0], again.keep, again.counts[0], **how)
+    shifted = adafocus_ops.temporal_shift(leaves[0][..., None, None].expand(-1, -1, 3, 3), 4, **how)
     return [
         adafocus_ops.weighted_sample(weights, 3, num_samples=5, seed=seed, **how),
         adafocus_ops.quantile_frames(weights, 48, 12, seed=seed, **how),
         loss.detach(),
-        *torch.autograd.grad(loss.sum(), leaf),
+        *torch.autograd.grad(loss.sum(), leaves),
         *again,
-        adafocus_ops.scatter_rows(torch.zeros_like(logits), again.keep, rows, again.counts[0], **how),
-        adafocus_ops.temporal_shift(logits[..., None, None].expand(-1, -1, 3, 3), 4, **how),
+        *masked,
+        adafocus_ops.scatter_rows(torch.zeros_like(logits), again.keep, rows.detach(), again.counts[0], **how),
+        *torch.autograd.grad(rows.square().sum(), leaves[0]),
+        shifted.detach(),
+        *torch.autograd.grad(shifted.square().sum(), leaves[0]),
+        adafocus_ops.entropy(logits),
+        adafocus_ops.confidence(logits),
     ]
 
 

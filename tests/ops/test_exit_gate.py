@@ -156,6 +156,7 @@ def test_thresholds_at_both_ends(gate_of):
             ValueError,
             "criterion must be one of 'entropy', 'confidence'",
         ),
+        ((torch.zeros(3, 2), "0.5"), {}, TypeError, "threshold must be a number or a 0-dimensional tensor, got str"),
         ((torch.zeros(3, 2), torch.zeros(3)), {}, ValueError, "threshold must be a number or a 0-dimensional tensor"),
         ((torch.zeros(3, 2), 1.0), {"active": torch.zeros(2).bool()}, ValueError, r"active must be \[N\] with N=3"),
         ((torch.zeros(3, 2), 1.0), {"capacity": 0}, ValueError, "capacity must be at least 1, got 0"),

@@ -223,6 +223,54 @@ def test_maps_over_a_further_dimension():
         torch.testing.assert_close(mapped[i], expected_value(values[i], weights[i], 2, seed=1, row_id=ids))
 
 
+def test_a_mapped_call_is_a_loop(request, backend):
+    """Without row_id too: the rows of each mapped batch are numbered anew. Forward and gradients."""
+    device = device_of(backend)
+    require_backend(request, "expected_value", backend, device)
+    values = random_rows((3, 2, 5, 2), torch.float32, "contiguous").to(device)
+    weights = random_rows((3, 2, 5), torch.float32, "contiguous").softmax(2).to(device)
+    for normaliser_grad in (False, True):
+        how = {"num_samples": 4, "seed": 1, "normaliser_grad": normaliser_grad, "backend": backend}
+
+        def loss(v, w, how=how):
+            return expected_value(v, w, 3, **how).square().sum()
+
+        mapped = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)))(values, weights)
+        for i in range(3):
+            alone = torch.func.grad(loss, argnums=(0, 1))(values[i], weights[i])
+            for got, expected in zip(mapped, alone, strict=True):
+                torch.testing.assert_close(got[i], expected)
+
+
+def test_a_jacobian_sees_the_same_draws_in_every_row():
+    values = torch.randn(2, 5, 2)
+    weights = torch.rand(2, 5).softmax(1)
+
+    def outputs(w):
+        return expected_value(values, w, 4, num_samples=4, seed=1, normaliser_grad=True)
+
+    exact = torch.autograd.functional.jacobian(outputs, weights)
+    torch.testing.assert_close(torch.func.jacrev(outputs)(weights), exact)
+
+
+def test_a_seed_that_changed_before_the_backward_raises():
+    """The draws are made again there: with another seed they would be others."""
+    seed, weights = torch.tensor(1), torch.rand(2, 5).softmax(1).requires_grad_()
+    out = expected_value(torch.randn(2, 5), weights, 3, seed=seed, normaliser_grad=True)
+    seed.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_autocast_changes_nothing(request, backend):
+    require_backend(request, "expected_value", backend, "cpu")
+    values, weights = random_rows((2, 5, 3), torch.float32, "contiguous"), torch.rand(2, 5).softmax(1)
+    for k, mode in ((2, "exact"), (3, "exact")) if backend == "reference" else ((2, "exact"),):
+        expected = expected_value(values, weights, k, mode=mode, backend=backend)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(expected_value(values, weights, k, mode=mode, backend=backend), expected)
+
+
 # ----------------------------------------------------------------------------------------------------
 # Memory
 

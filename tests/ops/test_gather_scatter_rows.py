@@ -50,6 +50,17 @@ def test_the_gradient_of_gathered_rows_adds_up():
     assert gradient[:, 0].tolist() == [1, 0, 2, 0]
 
 
+def test_autograd_notices_that_scatter_changed_a_tensor(request, backend):
+    device = device_of(backend)
+    require_backend(request, "scatter_rows", backend, device)
+    x = torch.zeros(3, 2, device=device, requires_grad=True)
+    y = x.exp()
+    with torch.no_grad():
+        scatter_rows(y, torch.tensor([0], device=device), torch.full((1, 2), 7.0, device=device), backend=backend)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
 def test_scatter_has_no_gradient():
     out, rows = torch.zeros(3, 2), torch.ones(1, 2, requires_grad=True)
     with pytest.raises(RuntimeError, match=r"scatter_rows has no gradient: use torch.no_grad\(\)"):

@@ -232,6 +232,12 @@ def test_scaling_all_weights_of_a_row_changes_nothing(draw):
         assert torch.equal(draw(weights.double() * 2.0**exponent, 6, seed=1), expected)
 
 
+def test_a_mapped_call_is_a_loop(draw, backend):
+    weights = sampled(6, 7, torch.float32, "contiguous").view(3, 2, 7)
+    mapped = torch.vmap(lambda w: weighted_sample(w, 3, seed=5, backend=backend))(weights.to(device_of(backend)))
+    assert torch.equal(mapped.cpu(), torch.stack([draw(w, 3, seed=5) for w in weights]))
+
+
 # ----------------------------------------------------------------------------------------------------
 # Weights of all kinds
 

@@ -5,6 +5,7 @@
 // single additions, multiplications and correctly rounded divisions in C.
 #pragma once
 
+#include "adafocus/geometry.h"
 #include "adafocus/weighted_sample.h"
 
 namespace adafocus {
@@ -12,10 +13,16 @@ namespace adafocus {
 struct QuantileFrames {
   Matrix weights;  // [B, T]; clean_weight of each counts
   int64_t num_frames, k;
-  Matrix jitter;     // [B, k]; data is null if there is none. NaN counts as 1/2, others are clamped to [0, 1]
+  Matrix jitter;     // [B, k], clean_jitter of each counts; data is null if there is none
   RowRandom random;  // if seed is not null: jitter 1 - uniform(word i of draw 0 of Stream::kJitter)
   int64_t* out;      // [B, k], contiguous
 };
+
+// In [0, 1]; NaN counts as the middle.
+template <class C>
+AF_HD C clean_jitter(C jitter) {
+  return jitter == jitter ? clamp_to(jitter, C(0), C(1)) : C(0.5);
+}
 
 // The quantile i of k, for a jitter in [0, 1] (1/2: the middle).
 template <class C>
