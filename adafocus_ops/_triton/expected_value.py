@@ -222,12 +222,21 @@ def bwd_values(grad: Tensor, weights: Tensor, coefficients: Tensor, dtype: torch
 
 
 @triton.jit
+def _but_last(sum_a, but_last_a, sum_b, but_last_b):
+    return sum_a + sum_b, sum_a + but_last_b
+
+
+@triton.jit
 def _normaliser_term(weights, w, above, seed, row_id, b, items, k, num_samples, variant):
     """The gradient of every S, [items]; `above`: w <g, v>."""
     if variant.samples == 0:
         rest = 1.0 - w
         of_rest = _inverse_or_zero(rest, _is_sure(rest) & (k == 2))
-        return w * (tl.sum(above) - above) * of_rest * of_rest * 0.5
+        # Those of the others, without subtracting its own, which may be much larger.
+        pair = (above, tl.zeros_like(above))
+        before = tl.associative_scan(pair, 0, _but_last)[1]
+        after = tl.associative_scan(pair, 0, _but_last, reverse=True)[1]
+        return w * (before + after) * of_rest * of_rest * 0.5
     else:
         total = _over_steps(weights, w, above, seed, row_id, b, items, k, num_samples, variant)
         return _mean(total, k, num_samples)

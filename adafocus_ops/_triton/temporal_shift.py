@@ -30,7 +30,7 @@ def _fwd(
 ):
     """Of every `period` elements (of all if it is 0) the first `fold` units move one way and the next the other."""
     n, e = locate(elements, variant)
-    fold *= unit
+    fold = tl.cast(fold, variant.offset) * unit
     place = e % period if period else e
     later: tl.constexpr = -1 if inverse else 1
     step = tl.where(place < fold, later, tl.where(place < 2 * fold, -later, 0))

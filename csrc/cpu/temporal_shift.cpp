@@ -27,9 +27,14 @@ struct Groups {
   }
 
   // Whether frames are rows of runs, one run for each group that has channels: pixels, or planes in one row.
+  // (Planes with gaps are runs too, but more of them for a group of more channels.)
   bool are_rows_of_runs() const {
+    int64_t rows = 0;
     for (const StridedBlock& b : block) {
-      if (b.count() > 0 && (!b.has_runs() || b.dims > 2)) return false;
+      if (b.count() == 0) continue;
+      const int64_t own = b.dims < 2 ? 1 : b.size[1];
+      if (!b.has_runs() || b.dims > 2 || (rows > 0 && own != rows)) return false;
+      rows = own;
     }
     return true;
   }

@@ -62,6 +62,20 @@ def test_closed_forms_are_the_enumeration(request, backend, k, dtype):
             torch.testing.assert_close(a, b.to(dtype), rtol=8 * torch.finfo(dtype).eps, atol=8 * torch.finfo(dtype).eps)
 
 
+def test_a_peaked_closed_form_keeps_its_digits(request, backend):
+    """What an item shares with the others is summed without its own part, which is a thousand times as large."""
+    device = device_of(backend)
+    require_backend(request, "expected_value", backend, device)
+    small = 2.0**-12
+    weights = torch.tensor([[1 - small, small / 2, small / 4, small / 4]])
+    values, upstream = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.ones(1)
+    how = {"mode": "exact", "normaliser_grad": True}
+    expected = gradients(values.double(), weights.double(), upstream, 2, backend="reference", **how)
+    got = gradients(values.to(device), weights.to(device), upstream, 2, backend=backend, **how)
+    for g, e in zip(got, expected, strict=True):
+        torch.testing.assert_close(g.cpu().double(), e, rtol=1e-5, atol=1e-5)
+
+
 def test_more_steps_than_the_closed_form_are_enumerated_on_the_reference():
     values, weights = torch.randn(2, 6), torch.rand(2, 6).softmax(1)
     assert torch.equal(

@@ -49,6 +49,10 @@ def test_what_is_larger_than_the_caches(request, dtype, fold_div):
         got = temporal_shift(there, 3, fold_div=fold_div, backend="cpu")
         assert got.nbytes > 2**24
         assert torch.equal(got, expected)
+    wide = torch.randn(6, 33, 151, 301).to(dtype)
+    for cut in (wide[:, :, :-1], wide[..., :-1], wide[:, :-1, 1:], wide.transpose(2, 3)):
+        expected = temporal_shift(cut, 3, fold_div=fold_div, backend="reference")
+        assert torch.equal(temporal_shift(cut, 3, fold_div=fold_div, backend="cpu"), expected)
 
 
 def test_the_inverse_takes_back_what_did_not_leave_the_clip():

@@ -71,7 +71,8 @@ AF_HD C below_max(C z, C max) {
 // The score from Z and S. A row without a finite logit has none, NaN.
 template <class C>
 AF_HD C exit_score(bool confidence, C Z, C S) {
-  return confidence ? C(1) / (Z > C(0) ? Z : C(__builtin_nan(""))) : std::log(Z) - S / Z;
+  if (!(Z >= C(1))) return C(__builtin_nan(""));  // the maximum itself adds 1
+  return confidence ? C(1) / Z : std::log(Z) - S / Z;
 }
 
 // CPU. Scores of rows [begin, end), so that the caller chooses the threads; then once the rest.
