@@ -46,7 +46,10 @@ def _outside_autocast(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
-        with torch.autocast(args[0].device.type, enabled=False):
+        device = args[0].device.type
+        if not torch.amp.is_autocast_available(device):  # a meta tensor's, for one
+            return function(*args)
+        with torch.autocast(device, enabled=False):
             return function(*args)
 
     return run

@@ -19,6 +19,12 @@ def test_explicit_beats_context_beats_environment_beats_best(monkeypatch):
     assert choose("crop_resize", "cpu", None) == best
 
 
+def test_the_reference_takes_tensors_without_memory():
+    frames, boxes = torch.empty(2, 3, 8, 8, device="meta"), torch.empty(2, 4, device="meta")
+    assert adafocus_ops.crop_resize(frames, boxes, 4, backend="reference").shape == (2, 3, 4, 4)
+    assert adafocus_ops.temporal_shift(frames, 2, backend="reference").device.type == "meta"
+
+
 def test_use_backend_rejects_an_unknown_name():
     with pytest.raises(ValueError, match="name must be one of cuda, cpu, triton, reference, got 'gpu'"):  # noqa: SIM117
         with adafocus_ops.use_backend("gpu"):
