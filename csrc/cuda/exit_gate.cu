@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "adafocus/exit_gate.h"
+#include "cuda/floating.h"
 #include "cuda/intrinsics.h"
 #include "cuda/warp.cuh"
 
@@ -219,16 +220,8 @@ const char* fwd(const ExitGate& p, uint32_t* ticket, void* stream) {
 
 const char* exit_gate_fwd_cuda(const ExitGate& p, uint32_t* ticket, void* stream) {
   if (p.logits.columns > INT32_MAX) return "there are more than 2^31 classes";
-  switch (p.logits.dtype) {
-    case DType::kFloat16:
-      return fwd<Half>(p, ticket, stream);
-    case DType::kBFloat16:
-      return fwd<BFloat16>(p, ticket, stream);
-    case DType::kFloat32:
-      return fwd<float>(p, ticket, stream);
-    default:
-      return fwd<double>(p, ticket, stream);
-  }
+  return with_floating(p.logits.dtype,
+                       [&](auto tag) { return fwd<typename decltype(tag)::type>(p, ticket, stream); });
 }
 
 }  // namespace adafocus

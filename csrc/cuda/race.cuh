@@ -154,19 +154,4 @@ const char* with_items_per_lane(int64_t items, const F& f) {
   return f(std::integral_constant<int, 32>{});
 }
 
-// Calls f(tag), a TypeTag, with the type of a row's weights.
-template <class F>
-const char* with_weights(DType dtype, const F& f) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return f(TypeTag<Half>{});
-    case DType::kBFloat16:
-      return f(TypeTag<BFloat16>{});
-    case DType::kFloat32:
-      return f(TypeTag<float>{});
-    default:
-      return f(TypeTag<double>{});
-  }
-}
-
 }  // namespace adafocus
