@@ -28,11 +28,12 @@ $(VENV)/.installed: pyproject.toml
 	$(if $(SYSTEM_TORCH),,$(PY) -m pip install "$(TORCH)" numpy)
 	$(PY) -m pip install --quiet "setuptools>=77" ninja
 	$(PY) -m pip install --quiet --no-build-isolation --editable ".[dev]"
-	@touch $@ $(VENV)/.built
+	@touch $@
 
-# The extension, again when a source changed.
+# The extension, which the installation has built, again when a source changed since.
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
-	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) setup.py build_ext --inplace
+	@test -z "$$(find $(SOURCES) -newer $<)" || \
+	  PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) setup.py build_ext --inplace
 	@touch $@
 
 build: $(VENV)/.built

@@ -5,7 +5,6 @@ Every op runs on the backends reference, cpu, triton and cuda as far as they are
 """
 
 from . import backends, boxes
-from ._checks import set_debug
 from ._crop_mean import crop_mean
 from ._crop_resize import crop_resize
 from ._exit_gate import ExitGate, confidence, entropy, exit_gate
@@ -17,6 +16,7 @@ from ._temporal_shift import temporal_shift
 from ._version import __version__
 from ._weighted_sample import weighted_sample
 from .backends import use_backend
+from .checks import set_debug
 
 __all__ = [
     "ExitGate",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from . import _crops, backends
-from ._checks import describe, names, require
 from ._crops import FRAME_DTYPES
 from ._reference import crop_resize as reference
+from .checks import describe, names, require
 
 backends.register("crop_resize", reference)
 

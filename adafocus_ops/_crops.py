@@ -9,7 +9,8 @@ from torch import Tensor
 
 from . import _schema, backends
 from ._autograd import Gradient, differentiable
-from ._checks import (
+from ._layouts import is_channels_last
+from .checks import (
     FLOAT_DTYPES,
     INDEX_DTYPES,
     check_choice,
@@ -49,7 +50,7 @@ class Call(NamedTuple):
     ) -> Tensor:
         _, _, kernel = backends.kernels(self.op, self.backend)
         lead, size = frames.shape[:-3], frames.shape[-2:]
-        layout = (frames.dtype, wants_channels_last(frames, None))
+        layout = (frames.dtype, is_channels_last(frames))
         gradient = kernel(grad, boxes, frame_index, affine, prod(lead), *size, *self.backward, *layout)
         return gradient.unflatten(0, lead) if len(lead) > 1 else gradient
 
@@ -207,7 +208,7 @@ def _per_channel(name: str, value: Any, channels: int, device: torch.device) -> 
 def wants_channels_last(frames: Tensor, memory_format: torch.memory_format | None) -> bool:
     """Whether the result is channels_last: as asked, else like the frames."""
     if memory_format in (None, torch.preserve_format):
-        return not frames.is_contiguous() and frames.stride(-3) == 1 and frames.shape[-3] > 1
+        return is_channels_last(frames)
     require(
         memory_format in (torch.contiguous_format, torch.channels_last),
         lambda: f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}",

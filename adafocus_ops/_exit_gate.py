@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from . import backends
-from ._checks import (
+from ._reference import exit_gate as reference
+from .checks import (
     FLOAT_DTYPES,
     INDEX_DTYPES,
     check_choice,
@@ -18,7 +19,6 @@ from ._checks import (
     describe,
     require,
 )
-from ._reference import exit_gate as reference
 
 backends.register("exit_gate", reference)
 

@@ -7,7 +7,10 @@ from torch import Tensor
 
 from . import backends
 from ._autograd import Gradient, differentiable
-from ._checks import (
+from ._random import check_row_id, seed_tensor
+from ._reference import expected_value as reference
+from ._weighted_sample import check_weights
+from .checks import (
     FLOAT_DTYPES,
     check_choice,
     check_positive_int,
@@ -16,9 +19,6 @@ from ._checks import (
     describe,
     require,
 )
-from ._random import check_row_id, seed_tensor
-from ._reference import expected_value as reference
-from ._weighted_sample import check_weights
 
 backends.register("expected_value", reference)
 

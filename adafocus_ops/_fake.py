@@ -4,19 +4,13 @@ import torch
 from torch import Tensor
 
 from . import _schema
-
-
-def _images(
-    like: Tensor, n: int, c: int, h: int, w: int, dtype: torch.dtype, channels_last: bool
-) -> Tensor:  # [n, c, h, w]
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty((n, c, h, w), dtype=dtype, device=like.device, memory_format=memory_format)
+from ._layouts import empty_images, memory_format_of
 
 
 def _crop_resize_fwd(
     frames, boxes, frame_index, affine, out_h, out_w, padding, antialias, out_dtype, channels_last
 ) -> Tensor:
-    return _images(frames, boxes.shape[0], frames.shape[-3], out_h, out_w, out_dtype, channels_last)
+    return empty_images(frames, (boxes.shape[0], frames.shape[-3], out_h, out_w), out_dtype, channels_last)
 
 
 def _crop_mean_fwd(frames, boxes, frame_index, affine, out_h, out_w, padding, out_dtype) -> Tensor:
@@ -29,7 +23,7 @@ def _bwd_boxes(grad, frames, boxes, *rest) -> Tensor:
 
 def _bwd_frames(grad, boxes, frame_index, affine, num_frames, height, width, *rest) -> Tensor:
     frames_dtype, channels_last = rest[-2:]
-    return _images(grad, num_frames, grad.shape[1], height, width, frames_dtype, channels_last)
+    return empty_images(grad, (num_frames, grad.shape[1], height, width), frames_dtype, channels_last)
 
 
 def _weighted_sample_fwd(weights, k, num_samples, seed, row_id) -> Tensor:
@@ -58,14 +52,6 @@ def _exit_gate_fwd(logits, threshold, bound, criterion, active, capacity) -> tup
     score = logits.new_empty(rows, dtype=torch.promote_types(logits.dtype, torch.float32))
     keep, leave, counts = (logits.new_empty(size, dtype=torch.int64) for size in (capacity, capacity, 2))
     return score, logits.new_empty(rows, dtype=torch.bool), keep, leave, counts
-
-
-def memory_format_of(x: Tensor) -> torch.memory_format:
-    """The memory format that a result like x has: channels_last(_3d) where x is that and not contiguous."""
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
-    if last is not None and x.is_contiguous(memory_format=last) and not x.is_contiguous():
-        return last
-    return torch.contiguous_format
 
 
 def _gather_rows_fwd(x, index, count) -> Tensor:

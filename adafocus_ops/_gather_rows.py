@@ -8,9 +8,9 @@ from torch import Tensor
 
 from . import backends
 from ._autograd import differentiable
-from ._checks import INDEX_DTYPES, check_same_device, check_tensor, checks_values, describe, require
 from ._reference import gather_rows as reference
 from ._reference.rows import valid_rows
+from .checks import INDEX_DTYPES, check_same_device, check_tensor, checks_values, describe, require
 
 backends.register("gather_rows", reference)
 

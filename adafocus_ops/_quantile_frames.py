@@ -4,7 +4,10 @@ import torch
 from torch import Tensor
 
 from . import backends
-from ._checks import (
+from ._random import check_row_id, seed_tensor
+from ._reference import quantile_frames as reference
+from ._weighted_sample import check_weights
+from .checks import (
     FLOAT_DTYPES,
     check_positive_int,
     check_same_device,
@@ -13,9 +16,6 @@ from ._checks import (
     describe,
     require,
 )
-from ._random import check_row_id, seed_tensor
-from ._reference import quantile_frames as reference
-from ._weighted_sample import check_weights
 
 backends.register("quantile_frames", reference)
 

@@ -5,7 +5,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from ._checks import check_same_device, check_tensor, describe, require
+from .checks import check_same_device, check_tensor, describe, require
 
 
 def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, name: str, tensor: Tensor) -> Tensor:

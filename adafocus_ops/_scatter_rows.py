@@ -5,9 +5,9 @@ from torch import Tensor
 
 from . import backends
 from ._autograd import differentiable
-from ._checks import check_same_device, check_tensor, describe, require
 from ._gather_rows import MAX_DIMS, check_index
 from ._reference import scatter_rows as reference
+from .checks import check_same_device, check_tensor, describe, require
 
 backends.register("scatter_rows", reference)
 

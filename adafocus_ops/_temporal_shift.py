@@ -8,8 +8,8 @@ from torch.autograd import Function
 
 from . import backends
 from ._autograd import differentiable
-from ._checks import FLOAT_DTYPES, check_positive_int, check_tensor, describe, require
 from ._reference import temporal_shift as reference
+from .checks import FLOAT_DTYPES, check_positive_int, check_tensor, describe, require
 
 backends.register("temporal_shift", reference)
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from . import backends
-from ._checks import FLOAT_DTYPES, check_positive_int, check_tensor, checks_values, describe, require
 from ._random import check_row_id, seed_tensor
 from ._reference import weighted_sample as reference
+from .checks import FLOAT_DTYPES, check_positive_int, check_tensor, checks_values, describe, require
 
 backends.register("weighted_sample", reference)
 

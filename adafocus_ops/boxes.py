@@ -8,7 +8,7 @@ Every function takes and returns [..., 4] tensors, keeps the dtype and is differ
 import torch
 from torch import Tensor
 
-from ._checks import check_positive_int, describe, require
+from .checks import check_positive_int, describe, require
 
 
 def _unbind(name: str, boxes: Tensor) -> tuple[Tensor, ...]:

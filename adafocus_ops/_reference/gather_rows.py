@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._fake import memory_format_of
+from .._layouts import memory_format_of
 from .rows import valid_rows
 
 

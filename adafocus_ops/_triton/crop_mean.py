@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .._layouts import empty_images
 from .geometry import inverse, readers, sample, touched, touches, weights
 from .images import (
     SIZES,
@@ -19,7 +20,6 @@ from .images import (
     along_rows,
     box_and_frame,
     convert,
-    empty_images,
     image,
     load,
     load_affine,

@@ -7,7 +7,6 @@ neighbouring threads use neighbouring addresses.
 import math
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -109,11 +108,6 @@ class Variant(NamedTuple):
         """How many blocks all channels of so many rows and columns are."""
         c, y, x = self.block_c.value, self.block_y.value, self.block_x.value
         return blocks((self.channels.value, c), (rows, y), (columns, x))
-
-
-def empty_images(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=memory_format)
 
 
 def num_frames(frames: Tensor) -> int:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._fake import memory_format_of
+from .._layouts import memory_format_of
 from .launch import launch
 from .rows import Rows, Variant, element, locate
 

@@ -26,14 +26,11 @@ inline CropResize parameters(const Tensor& images, const Tensor& boxes, const Op
   p.border = padding == "border";
   if (frame_index) {
     check_same_device("frame_index", *frame_index, "the images", images);
-    const ScalarType type = frame_index->scalar_type();
-    STD_TORCH_CHECK(type == ScalarType::Int || type == ScalarType::Long,
-                    "frame_index must be int32 or int64");
     STD_TORCH_CHECK(
         frame_index->dim() == 1 && frame_index->size(0) == boxes.size(0) && frame_index->is_contiguous(),
         "frame_index must be a contiguous [K]");
     p.frame_index = frame_index->const_data_ptr();
-    p.index_type = type == ScalarType::Int ? IndexType::kInt32 : IndexType::kInt64;
+    p.index_type = index_type_of("frame_index", frame_index->scalar_type());
   }
   if (affine) {
     check_same_device("affine", *affine, "the images", images);

@@ -11,8 +11,8 @@ namespace {
 struct Cpu {
   static void fwd(const ExitGate& p, const Tensor&) {
     for_rows(p.logits.rows, p.logits.columns,
-             [&](int64_t begin, int64_t end) { exit_gate_scores_cpu(p, begin, end); });
-    exit_gate_compact_cpu(p);
+             [&](int64_t begin, int64_t end) { exit_gate_fwd_scores_cpu(p, begin, end); });
+    exit_gate_fwd_compact_cpu(p);
   }
 };
 
@@ -31,22 +31,15 @@ void set_active(ExitGate& p, const Tensor& active, const Tensor& logits) {
   check_same_device("active", active, "logits", logits);
   STD_TORCH_CHECK(active.dim() == 1 && active.is_contiguous(), "active must be contiguous, of one dimension");
   p.active = active.const_data_ptr();
-  switch (active.scalar_type()) {
-    case ScalarType::Bool:
-      STD_TORCH_CHECK(active.size(0) == p.logits.rows, "active must be [N] with N=", p.logits.rows, ", got ",
-                      active.size(0));
-      p.active_type = Active::kMask;
-      return;
-    case ScalarType::Int:
-      p.active_type = Active::kInt32;
-      break;
-    case ScalarType::Long:
-      p.active_type = Active::kInt64;
-      break;
-    default:
-      STD_TORCH_CHECK(false, "active must be bool, int32 or int64");
+  if (active.scalar_type() == ScalarType::Bool) {
+    STD_TORCH_CHECK(active.size(0) == p.logits.rows, "active must be [N] with N=", p.logits.rows, ", got ",
+                    active.size(0));
+    p.active_kind = Active::kMask;
+  } else {
+    p.active_kind = Active::kList;
+    p.active_type = index_type_of("active, if not bool,", active.scalar_type());
+    p.num_active = active.size(0);
   }
-  p.num_active = active.size(0);
 }
 
 template <class Device>
@@ -72,7 +65,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> fwd(const Tensor& logits, con
   const auto empty = [&](int64_t size, ScalarType dtype) {
     return torch::stable::empty({size}, dtype, std::nullopt, logits.device());
   };
-  const Tensor score = empty(p.logits.rows, p.in_double() ? ScalarType::Double : ScalarType::Float);
+  const Tensor score = empty(p.logits.rows, p.double_precision() ? ScalarType::Double : ScalarType::Float);
   const Tensor exited = empty(p.logits.rows, ScalarType::Bool);
   const Tensor keep = empty(capacity, ScalarType::Long), leave = empty(capacity, ScalarType::Long);
   const Tensor counts = empty(2, ScalarType::Long);

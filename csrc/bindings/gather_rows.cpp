@@ -1,19 +1,20 @@
 // The raw op of gather_rows: checks and allocation for any device, and how each device runs its kernel.
-#include "bindings/row_copy.h"
+#include "bindings/gather_rows.h"
 
 namespace adafocus {
 namespace {
 
 struct Cpu {
   static void fwd(const RowCopy& p, const Tensor&) {
-    for_rows(p.num_index, p.row.count(), [&](int64_t begin, int64_t end) { gather_rows_cpu(p, begin, end); });
+    for_rows(p.num_index, p.row.count(),
+             [&](int64_t begin, int64_t end) { gather_rows_fwd_cpu(p, begin, end); });
   }
 };
 
 #ifdef USE_CUDA
 struct Cuda {
   static void fwd(const RowCopy& p, const Tensor& out) {
-    launch_on_device_of(out, [&](void* stream) { return gather_rows_cuda(p, stream); });
+    launch_on_device_of(out, [&](void* stream) { return gather_rows_fwd_cuda(p, stream); });
   }
 };
 #endif

@@ -1,17 +1,19 @@
 // The raw op of scatter_rows: checks for any device, and how each device runs its kernel.
-#include "bindings/row_copy.h"
+#include "adafocus/scatter_rows.h"
+
+#include "bindings/gather_rows.h"
 
 namespace adafocus {
 namespace {
 
 struct Cpu {
-  static void fwd(const RowCopy& p, const Tensor&) { scatter_rows_cpu(p); }
+  static void fwd(const RowCopy& p, const Tensor&) { scatter_rows_fwd_cpu(p); }
 };
 
 #ifdef USE_CUDA
 struct Cuda {
   static void fwd(const RowCopy& p, const Tensor& out) {
-    launch_on_device_of(out, [&](void* stream) { return scatter_rows_cuda(p, stream); });
+    launch_on_device_of(out, [&](void* stream) { return scatter_rows_fwd_cuda(p, stream); });
   }
 };
 #endif

@@ -50,6 +50,12 @@ inline DType dtype_of(ScalarType type) {
   }
 }
 
+// Of an index called `name`.
+inline IndexType index_type_of(const char* name, ScalarType type) {
+  STD_TORCH_CHECK(type == ScalarType::Int || type == ScalarType::Long, name, " must be int32 or int64");
+  return type == ScalarType::Int ? IndexType::kInt32 : IndexType::kInt64;
+}
+
 // Views [lead..., C, H, W] as a batch of images.
 inline ImageBatch image_batch(const Tensor& t, void* data) {
   const int lead_dims = static_cast<int>(t.dim()) - 3;

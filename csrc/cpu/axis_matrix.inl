@@ -41,11 +41,11 @@ class BandedMatrix {
   BandedMatrix(Scratch& scratch, int64_t max_rows) : bands_(scratch.take<Band>(max_rows)), block_(scratch) {}
 
   // The weights of samples, whose pixels are counted from `origin` on.
-  template <class Sample>
-  void set(const Sample* samples, int64_t count, int64_t origin) {
+  template <class Footprint>
+  void set(const Footprint* samples, int64_t count, int64_t origin) {
     rows_ = count;
     for (int64_t q = 0; q < rows_; ++q) {
-      const Sample& sample = samples[q];
+      const Footprint& sample = samples[q];
       bands_[q] =
           sample.begin < sample.end ? Band{sample.begin - origin, sample.end - sample.begin, 0} : Band{};
     }
@@ -106,20 +106,20 @@ class BandedMatrix {
 };
 
 // The samples of a box along the frame's columns, which all lie in [first, first + count), and their weights.
-template <template <class> class Sample, class C>
+template <template <class> class Footprint, class C>
 struct Columns {
-  Sample<C>* samples;  // [P_w]
+  Footprint<C>* samples;  // [P_w]
   int64_t first = 0, count = 0;
   BandedMatrix<C> weights;  // [P_w][count] A_x
 
   Columns(Scratch& scratch, const CropResize& p)
-      : samples(scratch.take<Sample<C>>(p.patches.width)), weights(scratch, p.patches.width) {}
+      : samples(scratch.take<Footprint<C>>(p.patches.width)), weights(scratch, p.patches.width) {}
 
   void set(const CropResize& p, const Box<C>& box) {
     const int64_t out_w = p.patches.width, width = p.frames.width;
     int64_t begin = width, end = 0;
     for (int64_t j = 0; j < out_w; ++j) {
-      const auto* x = new (&samples[j]) Sample<C>(box.cx, box.w, j, out_w, width, p.border);
+      const auto* x = new (&samples[j]) Footprint<C>(box.cx, box.w, j, out_w, width, p.border);
       if (x->begin >= x->end) continue;
       begin = min_of(begin, x->begin);
       end = max_of(end, x->end);
@@ -130,8 +130,8 @@ struct Columns {
   }
 };
 
-template <template <class> class Sample, class C>
-Sample<C> row_sample(const CropResize& p, const Box<C>& box, int64_t i) {
+template <template <class> class Footprint, class C>
+Footprint<C> row_sample(const CropResize& p, const Box<C>& box, int64_t i) {
   return {box.cy, box.h, i, p.patches.height, p.frames.height, p.border};
 }
 

@@ -19,7 +19,7 @@ void set_pooled(Taps<C>& taps, C centre, C extent, int64_t positions, int64_t si
   taps.count = 0;
   for (int64_t step = 0; step < positions; ++step) {
     const int64_t i = extent < C(0) ? positions - 1 - step : step;  // in the order of positions
-    const BilinearSample<C> sample(centre, extent, i, positions, size, border);
+    const BilinearFootprint<C> sample(centre, extent, i, positions, size, border);
     for (int64_t r = sample.begin; r < sample.end; ++r) {
       int64_t t = taps.count;  // pixel r is new or one of the last two
       while (t > 0 && taps.pixel[t - 1] >= r) --t;

@@ -2,7 +2,7 @@
 //
 // A crop is A_y v A_x^T with the weights of the axes. One output row of a box is made from many frame rows,
 // which are summed into a row buffer and normalised there; the row buffer times A_x^T is the row. Weights
-// never lie outside the frame: AntialiasedSample gives those of the padding to the edge, or drops them.
+// never lie outside the frame: AntialiasedFootprint gives those of the padding to the edge, or drops them.
 #pragma once
 
 #include "cpu/axis_matrix.inl"
@@ -13,7 +13,7 @@ namespace {
 
 template <class C>
 struct AntialiasWorkspace : Workspace<C> {
-  Columns<AntialiasedSample, C> columns;
+  Columns<AntialiasedFootprint, C> columns;
   Taps<C> rows;                // of one output row
   C* sum[kNumParts];           // [columns][S] of these rows, with each part of the weights
   BandedMatrix<C> transposed;  // [columns][P_w] A_x^T
@@ -61,7 +61,7 @@ void crop_box(AntialiasWorkspace<C>& work, int64_t k, const StoreRow& store) {
   const Box<C> box = work.p.template box<C>(k);
   work.columns.set(work.p, box);
   for (int64_t i = 0; i < work.p.patches.height; ++i) {
-    const auto y = row_sample<AntialiasedSample>(work.p, box, i);
+    const auto y = row_sample<AntialiasedFootprint>(work.p, box, i);
     work.rows.count = 0;
     for (int64_t r = y.begin; r < y.end; ++r) work.rows.add(r, y.weight(r).value);
     sum_rows(work.rows, work.image(k), work.p.frames.stride_y, work.layout(), work.sum[kValue]);
@@ -101,7 +101,7 @@ void add_box_gradient(AntialiasWorkspace<C>& work, int64_t k, C* d_box) {
   C* const products = work.products.at_least(weights.entries() * kLanes);
   memset(products, 0, weights.entries() * kLanes * sizeof(C));
   for (int64_t i = 0; i < work.p.patches.height; ++i) {
-    const auto y = row_sample<AntialiasedSample>(work.p, box, i);
+    const auto y = row_sample<AntialiasedFootprint>(work.p, box, i);
     work.rows.count = 0;
     for (int64_t r = y.begin; r < y.end; ++r) work.rows.add(r, y.weight(r));
     sum_rows_of_all_parts(work.rows, work.image(k), work.p.frames.stride_y, work.layout(), work.row,

@@ -8,9 +8,9 @@ namespace adafocus {
 namespace AF_ISA {
 namespace {
 
-template <template <class> class Sample, class C>
+template <template <class> class Footprint, class C>
 struct AdjointWorkspace : Workspace<C> {
-  Columns<Sample, C> columns;
+  Columns<Footprint, C> columns;
   BandedMatrix<C> transposed;  // [columns][P_w] A_x^T
   C* row;                      // [columns][S] row buffer
 
@@ -21,13 +21,13 @@ struct AdjointWorkspace : Workspace<C> {
 };
 
 template <class C>
-using BilinearAdjointWorkspace = AdjointWorkspace<BilinearSample, C>;
+using BilinearAdjointWorkspace = AdjointWorkspace<BilinearFootprint, C>;
 template <class C>
-using AntialiasAdjointWorkspace = AdjointWorkspace<AntialiasedSample, C>;
+using AntialiasAdjointWorkspace = AdjointWorkspace<AntialiasedFootprint, C>;
 
 // Adds the gradient of a box to that of its frame, image [H][W][S].
-template <template <class> class Sample, class C>
-void add_frame_gradient(AdjointWorkspace<Sample, C>& work, int64_t k, C* image) {
+template <template <class> class Footprint, class C>
+void add_frame_gradient(AdjointWorkspace<Footprint, C>& work, int64_t k, C* image) {
   const CropResize& p = work.p;
   const Box<C> box = p.box<C>(k);
   work.columns.set(p, box);
@@ -35,7 +35,7 @@ void add_frame_gradient(AdjointWorkspace<Sample, C>& work, int64_t k, C* image) 
   for (int64_t i = 0; i < p.patches.height; ++i) {
     work.load_gradient(k, i, work.scale);
     work.transposed.multiply(work.patch_row, work.S, work.row);
-    const Sample<C> y = row_sample<Sample>(p, box, i);
+    const Footprint<C> y = row_sample<Footprint>(p, box, i);
     for (int64_t r = y.begin; r < y.end; ++r) {
       add_scaled(work.row, y.weight(r).value, work.columns.count * work.S,
                  image + (r * p.frames.width + work.columns.first) * work.S);

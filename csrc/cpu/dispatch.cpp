@@ -76,11 +76,11 @@ void crop_mean_bwd_frames_cpu(const CropMean& p, BoxesByFrame boxes, int64_t beg
   AF_DISPATCH(crop_mean_bwd_frames, p, boxes, begin, end);
 }
 
-void exit_gate_scores_cpu(const ExitGate& p, int64_t begin, int64_t end) {
-  AF_DISPATCH(exit_gate_scores, p, begin, end);
+void exit_gate_fwd_scores_cpu(const ExitGate& p, int64_t begin, int64_t end) {
+  AF_DISPATCH(exit_gate_fwd_scores, p, begin, end);
 }
 
-void exit_gate_compact_cpu(const ExitGate& p) { AF_DISPATCH(exit_gate_compact, p); }
+void exit_gate_fwd_compact_cpu(const ExitGate& p) { AF_DISPATCH(exit_gate_fwd_compact, p); }
 
 void weighted_sample_fwd_cpu(const WeightedSample& p, int64_t begin, int64_t end) {
   AF_DISPATCH(weighted_sample_fwd, p, begin, end);

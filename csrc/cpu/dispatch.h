@@ -17,8 +17,8 @@
   void crop_mean_fwd(const CropMean& p, int64_t begin, int64_t end);                                        \
   void crop_mean_bwd_boxes(const CropMean& p, void* d_boxes, int64_t begin, int64_t end);                   \
   void crop_mean_bwd_frames(const CropMean& p, BoxesByFrame boxes, int64_t begin, int64_t end);             \
-  void exit_gate_scores(const ExitGate& p, int64_t begin, int64_t end);                                     \
-  void exit_gate_compact(const ExitGate& p);                                                                \
+  void exit_gate_fwd_scores(const ExitGate& p, int64_t begin, int64_t end);                                 \
+  void exit_gate_fwd_compact(const ExitGate& p);                                                            \
   void weighted_sample_fwd(const WeightedSample& p, int64_t begin, int64_t end);                            \
   void expected_value_fwd(const ExpectedValue& p, const Matrix& out, int64_t begin, int64_t end);           \
   void expected_value_bwd_values(const ExpectedValue& p, const Matrix& grad, void* d_values, int64_t begin, \

@@ -38,9 +38,9 @@ void scores(const ExitGate& p, int64_t begin, int64_t end) {
 // Sets exited[n] to whether row n runs.
 void mark_running(const ExitGate& p) {
   const uint8_t* const mask =
-      p.active_type == Active::kMask ? static_cast<const uint8_t*>(p.active) : nullptr;
-  for (int64_t n = 0; n < p.logits.rows; ++n) p.exited[n] = mask ? mask[n] : p.active_type == Active::kAll;
-  if (!p.active_is_list()) return;
+      p.active_kind == Active::kMask ? static_cast<const uint8_t*>(p.active) : nullptr;
+  for (int64_t n = 0; n < p.logits.rows; ++n) p.exited[n] = mask ? mask[n] : p.active_kind == Active::kAll;
+  if (p.active_kind != Active::kList) return;
   for (int64_t i = 0; i < p.num_active; ++i) {
     const int64_t row = p.active_row(i);
     if (row >= 0) p.exited[row] = 1;
@@ -81,11 +81,13 @@ void compact(const ExitGate& p) {
 
 }  // namespace
 
-void exit_gate_scores(const ExitGate& p, int64_t begin, int64_t end) {
-  p.in_double() ? scores<double>(p, begin, end) : scores<float>(p, begin, end);
+void exit_gate_fwd_scores(const ExitGate& p, int64_t begin, int64_t end) {
+  p.double_precision() ? scores<double>(p, begin, end) : scores<float>(p, begin, end);
 }
 
-void exit_gate_compact(const ExitGate& p) { p.in_double() ? compact<double>(p) : compact<float>(p); }
+void exit_gate_fwd_compact(const ExitGate& p) {
+  p.double_precision() ? compact<double>(p) : compact<float>(p);
+}
 
 }  // namespace AF_ISA
 }  // namespace adafocus

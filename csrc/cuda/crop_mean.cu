@@ -16,7 +16,7 @@ class AxisWeights {
 
   AF_DEVICE AxisWeights(C centre, C extent, int64_t positions, int64_t size, bool border, Dual<C>* table)
       : table_(table), centre_(centre), extent_(extent), positions_(positions), size_(size), border_(border) {
-    range_ = pixels_of<BilinearSample>(centre, extent, positions, size, border);
+    range_ = pixels_of<BilinearFootprint>(centre, extent, positions, size, border);
     const int64_t kept = min_of<int64_t>(range_.end - range_.begin, kPixels);
     for (int64_t n = thread_index(); n < kept; n += kThreads) table[n] = weigh(range_.begin + n);
   }

@@ -7,10 +7,10 @@ namespace adafocus {
 namespace {
 
 // Calls f(r, s, w_y, w_x) for every pixel that the sample (i, j) of a box reads, with the weights.
-template <template <class> class Sample, class C, class F>
+template <template <class> class Footprint, class C, class F>
 AF_DEVICE void for_each_pixel(const CropResize& p, const Box<C>& box, int64_t i, int64_t j, const F& f) {
-  const Sample<C> y(box.cy, box.h, i, p.patches.height, p.frames.height, p.border);
-  const Sample<C> x(box.cx, box.w, j, p.patches.width, p.frames.width, p.border);
+  const Footprint<C> y(box.cy, box.h, i, p.patches.height, p.frames.height, p.border);
+  const Footprint<C> x(box.cx, box.w, j, p.patches.width, p.frames.width, p.border);
   for (int64_t r = y.begin; r < y.end; ++r) {
     const Dual<C> w_y = y.weight(r);
     for (int64_t s = x.begin; s < x.end; ++s) f(r, s, w_y, x.weight(s));
@@ -18,7 +18,7 @@ AF_DEVICE void for_each_pixel(const CropResize& p, const Box<C>& box, int64_t i,
 }
 
 // Grid: (box, chunk of the patch).
-template <template <class> class Sample, class C>
+template <template <class> class Footprint, class C>
 __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_fwd_any_kernel(const CropResize p) {
   const int64_t k = blockIdx.x, stride = int64_t(gridDim.y) * kThreads;
   const bool valid = p.valid<C>(k);
@@ -33,14 +33,15 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_fwd_any_kernel(const CropRe
       visit(p.frames.dtype, [&](auto tag) {
         using T = typename decltype(tag)::type;
         const T* const image = typed<const T>(p.frames.data) + frame + item.first_channel * p.frames.stride_c;
-        for_each_pixel<Sample>(p, box, item.y, item.x, [&](int64_t r, int64_t s, Dual<C> w_y, Dual<C> w_x) {
-          const T* const pixel = image + r * p.frames.stride_y + s * p.frames.stride_x;
-          const C w = w_y.value * w_x.value;
-          inside += w;
-          const Group<C> value = load_group<C>(pixel, p.frames.stride_c, item.channels);
+        for_each_pixel<Footprint>(
+            p, box, item.y, item.x, [&](int64_t r, int64_t s, Dual<C> w_y, Dual<C> w_x) {
+              const T* const pixel = image + r * p.frames.stride_y + s * p.frames.stride_x;
+              const C w = w_y.value * w_x.value;
+              inside += w;
+              const Group<C> value = load_group<C>(pixel, p.frames.stride_c, item.channels);
 #pragma unroll
-          for (int c = 0; c < kGroup; ++c) sums[c] += w * value[c];
-        });
+              for (int c = 0; c < kGroup; ++c) sums[c] += w * value[c];
+            });
       });
     }
     visit(p.patches.dtype, [&](auto tag) {
@@ -60,7 +61,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_fwd_any_kernel(const CropRe
 }
 
 // Grid: one block for each box.
-template <template <class> class Sample, class C>
+template <template <class> class Footprint, class C>
 __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_boxes_any_kernel(const CropResize p, C* d_boxes) {
   const int64_t k = blockIdx.x;
   C sums[4] = {};  // (cy, cx, h, w)
@@ -88,14 +89,15 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_boxes_any_kernel(const 
       visit(p.frames.dtype, [&](auto tag) {
         using T = typename decltype(tag)::type;
         const T* const image = typed<const T>(p.frames.data) + frame + item.first_channel * p.frames.stride_c;
-        for_each_pixel<Sample>(p, box, item.y, item.x, [&](int64_t r, int64_t s, Dual<C> w_y, Dual<C> w_x) {
-          const T* const pixel = image + r * p.frames.stride_y + s * p.frames.stride_x;
-          const Group<C> stored = load_group<C>(pixel, p.frames.stride_c, item.channels);
-          C value = of_shift;
+        for_each_pixel<Footprint>(
+            p, box, item.y, item.x, [&](int64_t r, int64_t s, Dual<C> w_y, Dual<C> w_x) {
+              const T* const pixel = image + r * p.frames.stride_y + s * p.frames.stride_x;
+              const Group<C> stored = load_group<C>(pixel, p.frames.stride_c, item.channels);
+              C value = of_shift;
 #pragma unroll
-          for (int c = 0; c < kGroup; ++c) value += gradient[c] * stored[c];
-          add_pixel(sums, w_y, w_x, value);
-        });
+              for (int c = 0; c < kGroup; ++c) value += gradient[c] * stored[c];
+              add_pixel(sums, w_y, w_x, value);
+            });
       });
     }
   }
@@ -103,7 +105,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_boxes_any_kernel(const 
 }
 
 // Grid: (frame, chunk of it). Each pixel gathers from the outputs that read it, box by box.
-template <template <class> class Sample, class C>
+template <template <class> class Footprint, class C>
 __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_frames_any_kernel(const CropResize p) {
   const int64_t frame = blockIdx.x, stride = int64_t(gridDim.y) * kThreads;
   const Items items(p.frames);
@@ -116,14 +118,14 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_frames_any_kernel(const
     for_each_box<C>(p, frame, [&](int64_t k) {
       if (!exists) return;
       const Box<C> box = p.box<C>(k);
-      const Range rows = readers_of<Sample>(item.y, box.cy, box.h, out_h, p.frames.height, p.border);
+      const Range rows = readers_of<Footprint>(item.y, box.cy, box.h, out_h, p.frames.height, p.border);
       if (rows.begin == rows.end) return;
-      const Range columns = readers_of<Sample>(item.x, box.cx, box.w, out_w, p.frames.width, p.border);
+      const Range columns = readers_of<Footprint>(item.x, box.cx, box.w, out_w, p.frames.width, p.border);
       const int64_t patch = p.patch_offset(k) + item.first_channel * p.patches.stride_c;
       for (int64_t i = rows.begin; i < rows.end; ++i) {
-        const C w_y = Sample<C>(box.cy, box.h, i, out_h, p.frames.height, p.border).weight(item.y).value;
+        const C w_y = Footprint<C>(box.cy, box.h, i, out_h, p.frames.height, p.border).weight(item.y).value;
         for (int64_t j = columns.begin; j < columns.end; ++j) {
-          const C w_x = Sample<C>(box.cx, box.w, j, out_w, p.frames.width, p.border).weight(item.x).value;
+          const C w_x = Footprint<C>(box.cx, box.w, j, out_w, p.frames.width, p.border).weight(item.x).value;
           visit(p.patches.dtype, [&](auto tag) {
             using T = typename decltype(tag)::type;
             const T* const from =
@@ -139,18 +141,18 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_frames_any_kernel(const
   }
 }
 
-template <template <class> class Sample, class C>
+template <template <class> class Footprint, class C>
 struct Any {
   static const char* fwd(const CropResize& p, void* stream) {
-    return launch(crop_resize_fwd_any_kernel<Sample, C>, grid_over(p.num_boxes(), Items(p.patches).count()),
-                  dim3(kThreads), 0, stream, p);
+    return launch(crop_resize_fwd_any_kernel<Footprint, C>,
+                  grid_over(p.num_boxes(), Items(p.patches).count()), dim3(kThreads), 0, stream, p);
   }
   static const char* bwd_boxes(const CropResize& p, void* d_boxes, void* stream) {
-    return launch(crop_resize_bwd_boxes_any_kernel<Sample, C>, dim3(unsigned(p.num_boxes())), dim3(kThreads),
-                  0, stream, p, static_cast<C*>(d_boxes));
+    return launch(crop_resize_bwd_boxes_any_kernel<Footprint, C>, dim3(unsigned(p.num_boxes())),
+                  dim3(kThreads), 0, stream, p, static_cast<C*>(d_boxes));
   }
   static const char* bwd_frames(const CropResize& p, void* stream) {
-    return launch(crop_resize_bwd_frames_any_kernel<Sample, C>,
+    return launch(crop_resize_bwd_frames_any_kernel<Footprint, C>,
                   grid_over(p.frames.count, Items(p.frames).count()), dim3(kThreads), 0, stream, p);
   }
 };
@@ -159,9 +161,10 @@ struct Any {
 template <class F>
 const char* choose(const CropResize& p, const F& f) {
   if (p.antialias) {
-    return p.double_precision ? f(Any<AntialiasedSample, double>{}) : f(Any<AntialiasedSample, float>{});
+    return p.double_precision ? f(Any<AntialiasedFootprint, double>{})
+                              : f(Any<AntialiasedFootprint, float>{});
   }
-  return p.double_precision ? f(Any<BilinearSample, double>{}) : f(Any<BilinearSample, float>{});
+  return p.double_precision ? f(Any<BilinearFootprint, double>{}) : f(Any<BilinearFootprint, float>{});
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ class ReaderTable {
   // outputs themselves, in the order of position, say where the readers of the next pixels begin and end: no
   // pixel searches.
   AF_DEVICE void start(float centre, float extent, int positions) const {
-    const BilinearSample<float> nearest = sample(centre, extent, positions, 0);
+    const BilinearFootprint<float> nearest = sample(centre, extent, positions, 0);
     for (int n = thread_index(); n < entries_; n += kThreads) {
       const int r = (origin_ + n) % size_;
       readers_[n].begin = r < nearest.end ? 0 : positions;
@@ -81,8 +81,8 @@ class ReaderTable {
 
   AF_DEVICE void mark(float centre, float extent, int positions) const {
     for (int m = 1 + thread_index(); m < positions; m += kThreads) {
-      const BilinearSample<float> before = sample(centre, extent, positions, m - 1);
-      const BilinearSample<float> here = sample(centre, extent, positions, m);
+      const BilinearFootprint<float> before = sample(centre, extent, positions, m - 1);
+      const BilinearFootprint<float> here = sample(centre, extent, positions, m);
       for (int r = int(max_of<int64_t>(before.end, 0)); r < here.end; ++r) {
         if (index(r) < entries_) readers_[index(r)].begin = m;
       }
@@ -107,7 +107,7 @@ class ReaderTable {
   // The weight of the n-th reader of pixel r.
   AF_DEVICE float weight(const Readers& readers, int n, int r, float centre, float extent,
                          int positions) const {
-    return BilinearSample<float>(centre, extent, readers.begin + n, positions, size_, border_)
+    return BilinearFootprint<float>(centre, extent, readers.begin + n, positions, size_, border_)
         .weight(r)
         .value;
   }
@@ -116,7 +116,7 @@ class ReaderTable {
   AF_DEVICE int index(int r) const { return r < origin_ ? r - origin_ + size_ : r - origin_; }
 
   // The m-th output in the order of position.
-  AF_DEVICE BilinearSample<float> sample(float centre, float extent, int positions, int m) const {
+  AF_DEVICE BilinearFootprint<float> sample(float centre, float extent, int positions, int m) const {
     return {centre, extent, extent < 0.0f ? positions - 1 - m : m, positions, size_, border_};
   }
 

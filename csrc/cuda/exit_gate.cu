@@ -3,7 +3,6 @@
 #include <type_traits>
 
 #include "adafocus/exit_gate.h"
-#include "cuda/floating.h"
 #include "cuda/intrinsics.h"
 #include "cuda/warp.cuh"
 
@@ -181,7 +180,7 @@ constexpr int kThreadsThatFit = sizeof(T) == 8 ? kMaxThreads / 2 : kMaxThreads;
 
 // Grid: as many warps as keep the rows busy. `ticket` is 0 at the start.
 template <class T>
-__launch_bounds__(kThreadsThatFit<T>, 1) AF_KERNEL exit_gate_kernel(const ExitGate p, uint32_t* ticket) {
+__launch_bounds__(kThreadsThatFit<T>, 1) AF_KERNEL exit_gate_fwd_kernel(const ExitGate p, uint32_t* ticket) {
   using C = std::conditional_t<std::is_same_v<T, double>, double, float>;
   const uint32_t lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
   const C threshold = p.threshold_as<C>();
@@ -190,12 +189,12 @@ __launch_bounds__(kThreadsThatFit<T>, 1) AF_KERNEL exit_gate_kernel(const ExitGa
     const C score = score_of<C, T>(p, n, lane);
     if (lane != 0) continue;
     static_cast<C*>(p.score)[n] = score;
-    const bool runs = p.active_type == Active::kMask ? static_cast<const uint8_t*>(p.active)[n] != 0
-                                                     : p.active_type == Active::kAll;
+    const bool runs = p.active_kind == Active::kMask ? static_cast<const uint8_t*>(p.active)[n] != 0
+                                                     : p.active_kind == Active::kAll;
     p.exited[n] = uint8_t((p.leaves(score, threshold) ? kLeaves : 0) | (runs ? kRuns : 0));
   }
   if (!is_last_block(ticket)) return;
-  if (p.active_is_list()) {
+  if (p.active_kind == Active::kList) {
     for (int64_t i = threadIdx.x; i < p.num_active; i += blockDim.x) {
       const int64_t row = p.active_row(i);
       if (row >= 0) p.exited[row] |= kRuns;  // threads that have the same row write the same
@@ -208,20 +207,20 @@ __launch_bounds__(kThreadsThatFit<T>, 1) AF_KERNEL exit_gate_kernel(const ExitGa
 template <class T>
 const char* fwd(const ExitGate& p, uint32_t* ticket, void* stream) {
   if (p.logits.rows <= kOneBlockRows) {
-    return launch(exit_gate_kernel<T>, dim3(1), dim3(kThreadsThatFit<T>), 0, stream, p, nullptr);
+    return launch(exit_gate_fwd_kernel<T>, dim3(1), dim3(kThreadsThatFit<T>), 0, stream, p, nullptr);
   }
   constexpr int64_t kWarps = kThreads / kWarp;
   const int64_t blocks = min_of((p.logits.rows + kWarps - 1) / kWarps, kMaxBlocks);
   if (const char* why = clear_memory(ticket, sizeof(*ticket), stream)) return why;
-  return launch(exit_gate_kernel<T>, dim3(unsigned(blocks)), dim3(kThreads), 0, stream, p, ticket);
+  return launch(exit_gate_fwd_kernel<T>, dim3(unsigned(blocks)), dim3(kThreads), 0, stream, p, ticket);
 }
 
 }  // namespace
 
 const char* exit_gate_fwd_cuda(const ExitGate& p, uint32_t* ticket, void* stream) {
   if (p.logits.columns > INT32_MAX) return "there are more than 2^31 classes";
-  return with_floating(p.logits.dtype,
-                       [&](auto tag) { return fwd<typename decltype(tag)::type>(p, ticket, stream); });
+  return visit_float(p.logits.dtype,
+                     [&](auto tag) { return fwd<typename decltype(tag)::type>(p, ticket, stream); });
 }
 
 }  // namespace adafocus

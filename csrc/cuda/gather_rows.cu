@@ -1,19 +1,19 @@
 // gather_rows on CUDA.
-#include "cuda/row_copy.cuh"
+#include "cuda/gather_rows.cuh"
 
 namespace adafocus {
 namespace {
 
 template <int kBytes>
-__launch_bounds__(kCopyThreads) AF_KERNEL gather_rows_kernel(const RowCopy p, uint32_t count) {
+__launch_bounds__(kCopyThreads) AF_KERNEL gather_rows_fwd_kernel(const RowCopy p, uint32_t count) {
   const int64_t j = index_entry();
   if (j < p.num_index) copy_row<kBytes>(p, count, p.named_row(j), j);
 }
 
 }  // namespace
 
-const char* gather_rows_cuda(const RowCopy& p, void* stream) {
-  return launch_row_copy(p, stream, [](auto bytes) { return gather_rows_kernel<bytes>; });
+const char* gather_rows_fwd_cuda(const RowCopy& p, void* stream) {
+  return launch_row_copy(p, stream, [](auto bytes) { return gather_rows_fwd_kernel<bytes>; });
 }
 
 }  // namespace adafocus

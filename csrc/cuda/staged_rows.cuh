@@ -88,7 +88,7 @@ class StagedRows {
   AF_DEVICE StagedRows(const CropResize& p, int64_t k, bool valid, const StagedLayout& layout, Tables& tables)
       : p_(p), box_(p.box<float>(k)), valid_(valid), layout_(layout), tables_(tables) {
     const int64_t width = p.frames.width;
-    const Range pixels = pixels_of<BilinearSample>(box_.cx, box_.w, p.patches.width, width, p.border);
+    const Range pixels = pixels_of<BilinearFootprint>(box_.cx, box_.w, p.patches.width, width, p.border);
     start_ = clamp_to<int64_t>(pixels.begin, 0, width - 1);
     count_ = int(clamp_to<int64_t>(pixels.end, start_ + 1, width) - start_);
     image_ = static_cast<const unsigned char*>(p.frames.data) +

@@ -135,14 +135,7 @@ const char* fwd(const TemporalShift& p, void* stream) {
 
 const char* temporal_shift_fwd_cuda(const TemporalShift& p, void* stream) {
   if (p.to.count * p.to.channels * p.to.height * p.to.width == 0) return nullptr;
-  switch (size_of(p.to.dtype)) {
-    case 2:
-      return fwd<2>(p, stream);
-    case 4:
-      return fwd<4>(p, stream);
-    default:
-      return fwd<8>(p, stream);
-  }
+  return visit_bytes<2, 4, 8>(size_of(p.to.dtype), [&](auto bytes) { return fwd<bytes>(p, stream); });
 }
 
 }  // namespace adafocus

@@ -1,6 +1,5 @@
 // weighted_sample on CUDA: a warp for each sample of few items, a block for each of many.
 #include "adafocus/weighted_sample.h"
-#include "cuda/floating.h"
 #include "cuda/race.cuh"
 
 namespace adafocus {
@@ -200,7 +199,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL weighted_sample_block_kernel(const Weig
 
 const char* launch_blocks(const WeightedSample& p, void* stream) {
   const int64_t blocks = min_of(p.weights.rows * p.num_samples, kMaxGridX);
-  return with_floating(p.weights.dtype, [&](auto tag) {
+  return visit_float(p.weights.dtype, [&](auto tag) {
     return launch(weighted_sample_block_kernel<typename decltype(tag)::type>, dim3(unsigned(blocks)),
                   dim3(kWarp, kThreads / kWarp), 0, stream, p);
   });

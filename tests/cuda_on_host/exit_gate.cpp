@@ -23,9 +23,8 @@ void exit_gate_fwd(const Array& score, const Array& exited, const Array& keep, c
     p.threshold_dtype = dtype_of(*threshold);
   }
   if (active) {
-    p.active_type = active->dtype == "bool"    ? Active::kMask
-                    : active->dtype == "int32" ? Active::kInt32
-                                               : Active::kInt64;
+    p.active_kind = active->dtype == "bool" ? Active::kMask : Active::kList;
+    p.active_type = active->dtype == "int64" ? IndexType::kInt64 : IndexType::kInt32;
     p.active = active->data();
     p.num_active = active->sizes[0];
   }

@@ -1,12 +1,12 @@
 // The launcher of gather_rows for Python.
-#include "row_copy.h"
+#include "gather_rows.h"
 
 namespace adafocus {
 namespace {
 
 void gather_rows_fwd(const Array& out, const Array& x, const Array& index, const Array* count,
                      int64_t element_size) {
-  raise_if(gather_rows_cuda(row_copy(x, out, x, index, count, element_size), nullptr));
+  raise_if(gather_rows_fwd_cuda(row_copy(x, out, x, index, count, element_size), nullptr));
 }
 
 const cuda_on_host::Bindings bindings([](pybind11::module_& module) {

@@ -7,8 +7,6 @@
 
 namespace adafocus {
 
-enum class IndexType : int8_t { kNone, kInt32, kInt64 };
-
 struct CropResize {
   ImageBatch frames;        // [N, C, H, W] read (forward, boxes), or their gradient, written (frames)
   ImageBatch patches;       // [K, C, P_h, P_w] written (forward), or their gradient, read (backward)
@@ -18,7 +16,7 @@ struct CropResize {
   IndexType index_type;
   bool double_precision;  // the compute type is double, else float
   bool border;            // padding: the nearest edge pixel, else zero
-  bool antialias;         // AntialiasedSample, else BilinearSample
+  bool antialias;         // AntialiasedFootprint, else BilinearFootprint
 
   AF_HD int64_t num_boxes() const { return patches.count; }
 
@@ -27,14 +25,7 @@ struct CropResize {
 
   // The frame of a box; not necessarily one that exists.
   AF_HD int64_t frame_of(int64_t k) const {
-    switch (index_type) {
-      case IndexType::kInt32:
-        return static_cast<const int32_t*>(frame_index)[k];
-      case IndexType::kInt64:
-        return static_cast<const int64_t*>(frame_index)[k];
-      default:
-        return k;
-    }
+    return index_type == IndexType::kNone ? k : load_index(frame_index, index_type, k);
   }
 
   template <class C>

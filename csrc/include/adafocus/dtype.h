@@ -1,8 +1,10 @@
-// Element types, their conversion to and from the types of arithmetic, and a visitor over them.
+// Element types, their conversion to and from the types of arithmetic, and the visitors over them: every
+// choice of a kernel by a type is made by one of these.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "adafocus/macros.h"
 
@@ -38,6 +40,44 @@ AF_HD void visit(DType dtype, const F& f) {
     case DType::kFloat64:
       return f(TypeTag<double>{});
   }
+}
+
+// Returns f(TypeTag<T>{}) with the type of a dtype that is not uint8.
+template <class F>
+auto visit_float(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return f(TypeTag<Half>{});
+    case DType::kBFloat16:
+      return f(TypeTag<BFloat16>{});
+    case DType::kFloat32:
+      return f(TypeTag<float>{});
+    default:
+      return f(TypeTag<double>{});
+  }
+}
+
+// Returns f(TypeTag<C>{}) with the type of the arithmetic.
+template <class F>
+auto visit_compute(bool double_precision, const F& f) {
+  return double_precision ? f(TypeTag<double>{}) : f(TypeTag<float>{});
+}
+
+// Returns f(std::integral_constant<int, n>{}) with the size n of an element in bytes, one of kSizes.
+template <int kSize, int... kSizes, class F>
+auto visit_bytes(int64_t size, const F& f) {
+  if constexpr (sizeof...(kSizes) > 0) {
+    if (size != kSize) return visit_bytes<kSizes...>(size, f);
+  }
+  return f(std::integral_constant<int, kSize>{});
+}
+
+// The integers of an index; kNone: there is none.
+enum class IndexType : int8_t { kNone, kInt32, kInt64 };
+
+AF_HD int64_t load_index(const void* index, IndexType type, int64_t i) {
+  return type == IndexType::kInt64 ? static_cast<const int64_t*>(index)[i]
+                                   : static_cast<const int32_t*>(index)[i];
 }
 
 AF_HD int64_t size_of(DType dtype) {

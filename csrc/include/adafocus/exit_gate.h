@@ -13,7 +13,7 @@ namespace adafocus {
 
 // How it is said which rows still run: they all do, or by a mask [N] of bytes, or by a list of row numbers,
 // of which those out of range (such as the -1 that pads it) count for nothing.
-enum class Active : int8_t { kAll, kMask, kInt32, kInt64 };
+enum class Active : int8_t { kAll, kMask, kList };
 
 struct ExitGate {
   Matrix logits;    // [N, C], C >= 1
@@ -22,7 +22,8 @@ struct ExitGate {
   const void* threshold;
   DType threshold_dtype;
   double bound;
-  Active active_type;
+  Active active_kind;
+  IndexType active_type;  // of a list
   const void* active;
   int64_t num_active;     // entries of a list
   int64_t capacity;       // of keep and leave
@@ -31,7 +32,7 @@ struct ExitGate {
   int64_t *keep, *leave;  // [capacity]: the rows that stay or leave, in order, padded with -1, or cut off
   int64_t* counts;        // [2]: how many stay, how many leave
 
-  AF_HD bool in_double() const { return logits.dtype == DType::kFloat64; }
+  AF_HD bool double_precision() const { return logits.dtype == DType::kFloat64; }
 
   // Rounded to the type of the arithmetic.
   template <class C>
@@ -51,12 +52,9 @@ struct ExitGate {
     return confidence ? score >= at : score <= at;
   }
 
-  AF_HD bool active_is_list() const { return active_type >= Active::kInt32; }
-
   // Entry i of the list, or -1 if it is no row.
   AF_HD int64_t active_row(int64_t i) const {
-    const int64_t row = active_type == Active::kInt64 ? static_cast<const int64_t*>(active)[i]
-                                                      : static_cast<const int32_t*>(active)[i];
+    const int64_t row = load_index(active, active_type, i);
     return row >= 0 && row < logits.rows ? row : -1;
   }
 };
@@ -76,8 +74,8 @@ AF_HD C exit_score(bool confidence, C Z, C S) {
 }
 
 // CPU. Scores of rows [begin, end), so that the caller chooses the threads; then once the rest.
-void exit_gate_scores_cpu(const ExitGate& p, int64_t begin, int64_t end);
-void exit_gate_compact_cpu(const ExitGate& p);
+void exit_gate_fwd_scores_cpu(const ExitGate& p, int64_t begin, int64_t end);
+void exit_gate_fwd_compact_cpu(const ExitGate& p);
 
 // CUDA: launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null. `ticket` is a
 // word of memory of this call's own, which need not be initialised.

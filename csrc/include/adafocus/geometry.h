@@ -82,10 +82,10 @@ struct Dual {
 
 // The two taps of bilinear interpolation.
 template <class C>
-struct BilinearSample {
+struct BilinearFootprint {
   int64_t begin, end;
 
-  AF_HD BilinearSample(C centre, C extent, int64_t i, int64_t positions, int64_t size, bool border)
+  AF_HD BilinearFootprint(C centre, C extent, int64_t i, int64_t positions, int64_t size, bool border)
       : tap_(sample_tap(centre, extent, i, positions, size)), offset_(sample_offset<C>(i, positions)) {
     first_ = tap_.first;
     second_ = tap_.first + 1;
@@ -121,10 +121,10 @@ struct BilinearSample {
 // An end of the box that lies on a pixel's edge takes its derivative on the inner side.
 // Pixel numbers are of type C here, since those outside the frame may be beyond any integer.
 template <class C>
-struct AntialiasedSample {
+struct AntialiasedFootprint {
   int64_t begin, end;
 
-  AF_HD AntialiasedSample(C centre, C extent, int64_t i, int64_t positions, int64_t size, bool border)
+  AF_HD AntialiasedFootprint(C centre, C extent, int64_t i, int64_t positions, int64_t size, bool border)
       : size_(size), border_(border) {
     // Larger boxes are all alike; the products below must not overflow.
     const C huge = C(int64_t(1) << 60);
@@ -222,7 +222,7 @@ struct Range {
 
 // The outputs that read pixel r: positions are monotone in the output, so two binary searches over the
 // samples' own ranges find them, whatever the rounding.
-template <template <class> class Sample, class C>
+template <template <class> class Footprint, class C>
 AF_HD Range readers_of(int64_t r, C centre, C extent, int64_t positions, int64_t size, bool border) {
   const bool mirrored = extent < C(0);
   // The first output, in order of position, that reads r or lies past it.
@@ -230,8 +230,8 @@ AF_HD Range readers_of(int64_t r, C centre, C extent, int64_t positions, int64_t
     int64_t low = 0, high = positions;
     while (low < high) {
       const int64_t middle = (low + high) / 2;
-      const Sample<C> sample(centre, extent, mirrored ? positions - 1 - middle : middle, positions, size,
-                             border);
+      const Footprint<C> sample(centre, extent, mirrored ? positions - 1 - middle : middle, positions, size,
+                                border);
       if (past ? sample.begin > r : sample.end > r) {
         high = middle;
       } else {
@@ -248,10 +248,10 @@ AF_HD Range readers_of(int64_t r, C centre, C extent, int64_t positions, int64_t
 // weight and its derivative by the centre are zero; with one they are not both (see is_read).
 template <class C>
 AF_HD Dual<C> mean_weight(int64_t r, C centre, C extent, int64_t positions, int64_t size, bool border) {
-  const Range readers = readers_of<BilinearSample>(r, centre, extent, positions, size, border);
+  const Range readers = readers_of<BilinearFootprint>(r, centre, extent, positions, size, border);
   Dual<C> sum{C(0), C(0), C(0)};
   for (int64_t i = readers.begin; i < readers.end; ++i) {
-    sum += BilinearSample<C>(centre, extent, i, positions, size, border).weight(r);
+    sum += BilinearFootprint<C>(centre, extent, i, positions, size, border).weight(r);
   }
   const C share = C(1) / C(positions);
   return {sum.value * share, sum.by_centre * share, sum.by_extent * share};
@@ -263,10 +263,10 @@ AF_HD bool is_read(const Dual<C>& mean_weight) {
 }
 
 // Pixels [begin, end) of an axis: those that outputs read, and those between.
-template <template <class> class Sample, class C>
+template <template <class> class Footprint, class C>
 AF_HD Range pixels_of(C centre, C extent, int64_t positions, int64_t size, bool border) {
-  const Sample<C> first(centre, extent, 0, positions, size, border);
-  const Sample<C> last(centre, extent, positions - 1, positions, size, border);
+  const Footprint<C> first(centre, extent, 0, positions, size, border);
+  const Footprint<C> last(centre, extent, positions - 1, positions, size, border);
   return {min_of(first.begin, last.begin), max_of(first.end, last.end)};
 }
 

@@ -1,7 +1,7 @@
 // What the bindings of gather_rows and scatter_rows share.
 #pragma once
 
-#include "adafocus/row_copy.h"
+#include "adafocus/gather_rows.h"
 #include "bindings/tensor.h"
 
 namespace adafocus {
@@ -11,9 +11,7 @@ namespace adafocus {
 // the call that uses the result.
 inline RowCopy parameters(const Tensor& from, const Tensor& to, const Tensor& numbered, const Tensor& index,
                           const OptionalTensor& count) {
-  const ScalarType type = index.scalar_type();
   check_same_device("index", index, "the rows", numbered);
-  STD_TORCH_CHECK(type == ScalarType::Int || type == ScalarType::Long, "index must be int32 or int64");
   STD_TORCH_CHECK(index.dim() == 1 && index.is_contiguous(), "index must be a contiguous [M]");
   const int64_t dims = from.dim() - 1;
   STD_TORCH_CHECK(dims >= 0 && dims <= kMaxBlockDims, "the rows must have at most ", kMaxBlockDims,
@@ -33,7 +31,7 @@ inline RowCopy parameters(const Tensor& from, const Tensor& to, const Tensor& nu
   p.num_rows = numbered.size(0);
   p.num_index = index.size(0);
   p.index = index.const_data_ptr();
-  p.index_is_64 = type == ScalarType::Long;
+  p.index_type = index_type_of("index", index.scalar_type());
   if (count) {
     check_same_device("count", *count, "the rows", numbered);
     STD_TORCH_CHECK(count->scalar_type() == ScalarType::Long && count->numel() == 1,

@@ -1,9 +1,7 @@
 // Copies of rows, for gather_rows and scatter_rows.
 #pragma once
 
-#include <type_traits>
-
-#include "adafocus/row_copy.h"
+#include "adafocus/gather_rows.h"
 #include "cuda/copy.cuh"
 
 namespace adafocus {
@@ -72,18 +70,7 @@ const char* launch_row_copy(const RowCopy& narrow, void* stream, const KernelOf&
   const auto run = [&](auto bytes) {
     return launch(kernel_of(bytes), grid, dim3(columns, rows), 0, stream, p, uint32_t(count));
   };
-  switch (p.element_size) {
-    case 1:
-      return run(std::integral_constant<int, 1>{});
-    case 2:
-      return run(std::integral_constant<int, 2>{});
-    case 4:
-      return run(std::integral_constant<int, 4>{});
-    case 8:
-      return run(std::integral_constant<int, 8>{});
-    default:
-      return run(std::integral_constant<int, 16>{});
-  }
+  return visit_bytes<1, 2, 4, 8, 16>(p.element_size, run);
 }
 
 }  // namespace adafocus

@@ -1,7 +1,7 @@
-// The parameters of gather_rows and scatter_rows, made as csrc/bindings/row_copy.h makes them.
+// The parameters of gather_rows and scatter_rows, made as csrc/bindings/gather_rows.h makes them.
 #pragma once
 
-#include "adafocus/row_copy.h"
+#include "adafocus/gather_rows.h"
 #include "views.h"
 
 namespace adafocus {
@@ -21,7 +21,7 @@ inline RowCopy row_copy(const Array& from, const Array& to, const Array& numbere
   p.num_rows = numbered.sizes[0];
   p.num_index = index.sizes[0];
   p.index = index.data();
-  p.index_is_64 = index.dtype == "int64";
+  p.index_type = index.dtype == "int64" ? IndexType::kInt64 : IndexType::kInt32;
   if (count) p.count = static_cast<const int64_t*>(count->data());
   return p;
 }

@@ -1,0 +1,24 @@
+"""The memory layout of results: that of what they were made from."""
+
+import torch
+from torch import Tensor
+
+
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    """The memory format that a result like x has: channels_last(_3d) where x is that and not contiguous."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    if last is not None and x.is_contiguous(memory_format=last) and not x.is_contiguous():
+        return last
+    return torch.contiguous_format
+
+
+def is_channels_last(images: Tensor) -> bool:
+    """Whether a result like images [..., C, H, W] keeps the channels of a pixel together: where those of images,
+    which need not be dense, lie together and the images are not contiguous."""
+    return not images.is_contiguous() and images.stride(-3) == 1 and images.shape[-3] > 1
+
+
+def empty_images(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """Uninitialised images [N, C, H, W] on the device of `like`."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=memory_format)
