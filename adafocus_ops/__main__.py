@@ -1,17 +1,17 @@
 """`python -m adafocus_ops`: what is available here, why the rest is not, and a self-check."""
 
 import importlib.util
+import itertools
 import platform
 import sys
-from collections.abc import Callable
+from typing import Any
 
 import numpy
 import torch
 from torch import Tensor
 
-import adafocus_ops
-
 from . import __version__, _extension, backends
+from .examples import EXAMPLES
 
 
 def versions() -> str:
@@ -38,44 +38,31 @@ def backend_table() -> str:
     return "\n".join(lines)
 
 
-def _checked_calls(device: str) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
-    """A small call of every op."""
+def _checked_results(op: str, device: str) -> list[Tensor]:
+    """The results of the op's first small example in float32, brought to the CPU."""
 
-    def random(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    def there(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
 
-    frames, values, weights = random(2, 16, 32, 40), random(3, 8, 5), random(3, 8).softmax(1)
-    boxes = torch.tensor([[16.0, 20.0, 30.0, 24.0], [4.0, 4.0, 20.0, 16.0]], device=device)
-    index = torch.tensor([1, -1, 0], device=device)
-    return {
-        "crop_resize": lambda: (adafocus_ops.crop_resize(frames, boxes, (8, 12)),),
-        "crop_mean": lambda: (adafocus_ops.crop_mean(frames, boxes, (8, 12)),),
-        "weighted_sample": lambda: (adafocus_ops.weighted_sample(weights, 4, num_samples=3, seed=1),),
-        "expected_value": lambda: (adafocus_ops.expected_value(values, weights, 3, num_samples=9, seed=1),),
-        "quantile_frames": lambda: (adafocus_ops.quantile_frames(weights, 24, 6, seed=1),),
-        "exit_gate": lambda: tuple(adafocus_ops.exit_gate(8 * values[0], 1.2)),
-        "gather_rows": lambda: (adafocus_ops.gather_rows(values, index),),
-        "scatter_rows": lambda: (adafocus_ops.scatter_rows(values.clone(), index, 2 * values),),
-        "temporal_shift": lambda: (adafocus_ops.temporal_shift(frames, 2),),
-    }
+    example = next(EXAMPLES[op].small(torch.float32, "contiguous"))
+    kwargs = {name: there(value) for name, value in example.kwargs.items()}
+    result = EXAMPLES[op].call(*map(there, example.args), **kwargs)
+    return [tensor.cpu() for tensor in (result if isinstance(result, tuple) else (result,))]
 
 
 def self_check() -> list[str]:
     """Compares every op on every usable backend with the reference; returns what differs."""
     with backends.use_backend("reference"):
-        expected = {op: call() for op, call in _checked_calls("cpu").items()}
+        expected = {op: _checked_results(op, "cpu") for op in backends.ops()}
     problems = []
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for op, call in _checked_calls(device).items():
-            for backend in backends.BACKENDS:
-                if backends.why_not(backend, op, device) is None:
-                    with backends.use_backend(backend):
-                        got = [result.cpu() for result in call()]
-                    if not all(
-                        g.shape == e.shape and torch.allclose(g, e, rtol=1e-5, atol=1e-5)
-                        for g, e in zip(got, expected[op], strict=True)
-                    ):
-                        problems.append(f"{op} on {backend} differs from the reference for {device} tensors")
+        for op, backend in itertools.product(backends.ops(), backends.BACKENDS):
+            if backends.why_not(backend, op, device) is not None:
+                continue
+            with backends.use_backend(backend):
+                pairs = zip(_checked_results(op, device), expected[op], strict=True)
+            if not all(g.shape == e.shape and torch.allclose(g, e, rtol=1e-5, atol=1e-5) for g, e in pairs):
+                problems.append(f"{op} on {backend} differs from the reference for {device} tensors")
     return problems
 
 

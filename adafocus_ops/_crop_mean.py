@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _crops, backends
-from ._reference import crop_mean as reference
-
-backends.register("crop_mean", reference)
+from . import _crop_autograd, backends
+from ._crop_arguments import check_arguments, check_output_size
 
 
 def crop_mean(
@@ -54,13 +52,14 @@ def crop_mean(
 
     Source: Uni-AdaFocus, Section 4.1.2 (Eqs. 13, 14): the deep features that train the spatial policy.
     """
-    _crops.check_arguments(frames, boxes, frame_index, padding)
-    out_h, out_w = _crops.check_output_size(output_size)
+    check_arguments(frames, boxes, frame_index, padding)
+    out_h, out_w = check_output_size(output_size)
     out_dtype = frames.dtype if frames.is_floating_point() else torch.float32
-    call = _crops.Call(
+    shared = {"out_h": out_h, "out_w": out_w, "padding": padding}
+    call = _crop_autograd.CropCall(
         op="crop_mean",
         backend=backends.choose("crop_mean", frames.device.type, backend),
-        forward=(out_h, out_w, padding, out_dtype),
-        backward=(out_h, out_w, padding),
+        forward={"out_dtype": out_dtype, **shared},
+        backward=shared,
     )
-    return _crops.run(call, out_dtype, frames, boxes, frame_index, mean, std)
+    return _crop_autograd.run(call, out_dtype, frames, boxes, frame_index, mean, std)

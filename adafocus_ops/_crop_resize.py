@@ -5,12 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _crops, backends
-from ._crops import FRAME_DTYPES
-from ._reference import crop_resize as reference
+from . import _crop_autograd, backends
+from ._crop_arguments import FRAME_DTYPES, check_arguments, check_output_size, wants_channels_last
 from .checks import describe, names, require
-
-backends.register("crop_resize", reference)
 
 
 def crop_resize(
@@ -81,17 +78,18 @@ def crop_resize(
 
     Source: Uni-AdaFocus, Sections 3.1 and 4.1.2 (Eqs. 5 to 9, 13).
     """
-    _crops.check_arguments(frames, boxes, frame_index, padding)
+    check_arguments(frames, boxes, frame_index, padding)
     require(isinstance(antialias, bool), lambda: f"antialias must be a bool, got {describe(antialias)}", TypeError)
-    out_h, out_w = _crops.check_output_size(output_size)
+    out_h, out_w = check_output_size(output_size)
     if out_dtype is None:
         out_dtype = frames.dtype if frames.is_floating_point() else torch.float32
     require(out_dtype in FRAME_DTYPES, lambda: f"out_dtype must be {names(FRAME_DTYPES)}, got {out_dtype}", TypeError)
-    channels_last = _crops.wants_channels_last(frames, memory_format)
-    call = _crops.Call(
+    channels_last = wants_channels_last(frames, memory_format)
+    shared = {"padding": padding, "antialias": antialias}
+    call = _crop_autograd.CropCall(
         op="crop_resize",
         backend=backends.choose("crop_resize", frames.device.type, backend),
-        forward=(out_h, out_w, padding, antialias, out_dtype, channels_last),
-        backward=(padding, antialias),
+        forward={"out_h": out_h, "out_w": out_w, "out_dtype": out_dtype, "channels_last": channels_last, **shared},
+        backward=shared,
     )
-    return _crops.run(call, out_dtype, frames, boxes, frame_index, mean, std)
+    return _crop_autograd.run(call, out_dtype, frames, boxes, frame_index, mean, std)

@@ -20,8 +20,6 @@ from .checks import (
     require,
 )
 
-backends.register("exit_gate", reference)
-
 CRITERIA = ("entropy", "confidence")
 
 
@@ -97,9 +95,11 @@ def exit_gate(
     if active is not None:
         _check_active(active, logits)
         active = active.contiguous()
-    (kernel,) = backends.kernels("exit_gate", backends.choose("exit_gate", logits.device.type, backend))
+    kernel = backends.kernel("exit_gate", "fwd", backends.choose("exit_gate", logits.device.type, backend))
     size = logits.shape[0] if capacity is None else capacity
-    score, exited, keep, leave, counts = kernel(logits.detach(), threshold, bound, criterion, active, size)
+    score, exited, keep, leave, counts = kernel(
+        logits.detach(), threshold=threshold, bound=bound, criterion=criterion, active=active, capacity=size
+    )
     if capacity is None:
         staying, leaving = counts.tolist()
         keep, leave = keep[:staying], leave[:leaving]

@@ -20,8 +20,6 @@ from .checks import (
     require,
 )
 
-backends.register("expected_value", reference)
-
 MODES = ("sampled", "exact")
 MAX_ITEMS = 1024  # T
 CLOSED_FORM = 2  # largest k whose expectation every backend knows
@@ -105,7 +103,7 @@ def expected_value(
     else:
         seed = seed_tensor(seed, generator, "weights", weights)
     backend = backends.choose("expected_value", weights.device.type, backend)
-    call = _Call(backend, k, num_samples, normaliser_grad)
+    call = _ExpectationCall(backend, k, num_samples, normaliser_grad)
     value = values if values.ndim == 3 else values[..., None]
     if differentiable(values, weights):
         out, _ = _ExpectedValue.apply(value, weights, seed, row_id, call)
@@ -128,8 +126,8 @@ def _backend_of_exact(items: int, k: int, backend: str | None) -> str | None:
     return wanted
 
 
-class _Call(NamedTuple):
-    """What one call fixes besides its tensors, shared by its forward and backward."""
+class _ExpectationCall(NamedTuple):
+    """The kernels of one call, and their arguments besides its tensors."""
 
     backend: str
     k: int
@@ -137,12 +135,11 @@ class _Call(NamedTuple):
     normaliser_grad: bool
 
     def fwd(self, values: Tensor, weights: Tensor, seed: Tensor | None, row_id: Tensor | None) -> tuple[Tensor, Tensor]:
-        kernel, _, _ = backends.kernels("expected_value", self.backend)
-        return kernel(values, weights, self.k, self.num_samples, seed, row_id)
+        kernel = backends.kernel("expected_value", "fwd", self.backend)
+        return kernel(values, weights, k=self.k, num_samples=self.num_samples, seed=seed, row_id=row_id)
 
     def bwd_values(self, grad: Tensor, weights: Tensor, coefficients: Tensor, dtype: torch.dtype) -> Tensor:
-        _, kernel, _ = backends.kernels("expected_value", self.backend)
-        return kernel(grad, weights, coefficients, dtype)
+        return backends.kernel("expected_value", "bwd_values", self.backend)(grad, weights, coefficients, dtype=dtype)
 
     def bwd_weights(
         self,
@@ -153,9 +150,18 @@ class _Call(NamedTuple):
         seed: Tensor | None,
         row_id: Tensor | None,
     ) -> Tensor:
-        _, _, kernel = backends.kernels("expected_value", self.backend)
-        draws = (self.k, self.num_samples, seed, row_id)
-        return kernel(grad, values, weights, coefficients, *draws, self.normaliser_grad)
+        kernel = backends.kernel("expected_value", "bwd_weights", self.backend)
+        return kernel(
+            grad,
+            values,
+            weights,
+            coefficients,
+            k=self.k,
+            num_samples=self.num_samples,
+            seed=seed,
+            row_id=row_id,
+            normaliser_grad=self.normaliser_grad,
+        )
 
 
 class _ExpectedValue(torch.autograd.Function):
@@ -163,7 +169,7 @@ class _ExpectedValue(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        values: Tensor, weights: Tensor, seed: Tensor | None, row_id: Tensor | None, call: _Call
+        values: Tensor, weights: Tensor, seed: Tensor | None, row_id: Tensor | None, call: _ExpectationCall
     ) -> tuple[Tensor, Tensor]:
         return call.fwd(values, weights, seed, row_id)
 

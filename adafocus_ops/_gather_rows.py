@@ -1,18 +1,14 @@
 """gather_rows: the rows that an exit gate listed."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import backends
 from ._autograd import differentiable
-from ._reference import gather_rows as reference
 from ._reference.rows import valid_rows
 from .checks import INDEX_DTYPES, check_same_device, check_tensor, checks_values, describe, require
-
-backends.register("gather_rows", reference)
 
 MAX_DIMS = 9  # of x
 
@@ -46,8 +42,8 @@ def gather_rows(x: Tensor, index: Tensor, count: Tensor | None = None, *, backen
     check_tensor("x", x, (x.dtype,))
     require(1 <= x.ndim <= MAX_DIMS, lambda: f"x must be [N, ...] with 1 to {MAX_DIMS} dimensions, got {describe(x)}")
     index = check_index(index, count, x.shape[0], "x", x)
-    (kernel,) = backends.kernels("gather_rows", backends.choose("gather_rows", x.device.type, backend))
-    return _Gather.apply(x, index, count, kernel) if differentiable(x) else kernel(x.detach(), index, count)
+    call = _GatherCall(backends.choose("gather_rows", x.device.type, backend))
+    return _Gather.apply(x, index, count, call) if differentiable(x) else call.fwd(x.detach(), index, count)
 
 
 def check_index(index: Tensor, count: Tensor | None, rows: int, name: str, tensor: Tensor) -> Tensor:
@@ -65,22 +61,34 @@ def check_index(index: Tensor, count: Tensor | None, rows: int, name: str, tenso
     return index.contiguous()
 
 
+class _GatherCall(NamedTuple):
+    """The kernel of one call, and its gradient, which torch's own index_add is."""
+
+    backend: str
+
+    def fwd(self, x: Tensor, index: Tensor, count: Tensor | None) -> Tensor:
+        return backends.kernel("gather_rows", "fwd", self.backend)(x, index, count)
+
+    def bwd(self, grad: Tensor, index: Tensor, count: Tensor | None, shape: torch.Size) -> Tensor:
+        valid = valid_rows(index, count, shape[0])  # [M]
+        rows = torch.where(valid.view(-1, *(1,) * (grad.ndim - 1)), grad, 0)
+        # A row beyond the last takes what does not count.
+        total = grad.new_zeros((shape[0] + 1, *shape[1:]))  # [N + 1, ...]
+        return total.index_add(0, torch.where(valid, index, shape[0]), rows)[:-1]
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, index: Tensor, count: Tensor | None, kernel: Callable) -> Tensor:
-        return kernel(x, index, count)
+    def forward(x: Tensor, index: Tensor, count: Tensor | None, call: _GatherCall) -> Tensor:
+        return call.fwd(x, index, count)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, index, count, _ = inputs
+        x, index, count, ctx.call = inputs
         ctx.shape = x.shape
         ctx.save_for_backward(index, count)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         index, count = ctx.saved_tensors
-        valid = valid_rows(index, count, ctx.shape[0])
-        rows = torch.where(valid.view(-1, *(1,) * (grad.ndim - 1)), grad, 0)
-        # A row beyond the last takes what does not count.
-        total = grad.new_zeros((ctx.shape[0] + 1, *ctx.shape[1:]))
-        return total.index_add(0, torch.where(valid, index, ctx.shape[0]), rows)[:-1], None, None, None
+        return ctx.call.bwd(grad, index, count, ctx.shape), None, None, None

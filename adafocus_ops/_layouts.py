@@ -1,7 +1,9 @@
-"""The memory layout of results: that of what they were made from."""
+"""Layouts of images in memory: a result has that of what it was made from."""
 
 import torch
 from torch import Tensor
+
+MAX_FRAME_DIMS = 8  # of [..., C, H, W]
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:

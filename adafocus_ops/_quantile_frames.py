@@ -5,7 +5,6 @@ from torch import Tensor
 
 from . import backends
 from ._random import check_row_id, seed_tensor
-from ._reference import quantile_frames as reference
 from ._weighted_sample import check_weights
 from .checks import (
     FLOAT_DTYPES,
@@ -16,8 +15,6 @@ from .checks import (
     describe,
     require,
 )
-
-backends.register("quantile_frames", reference)
 
 
 def quantile_frames(
@@ -77,8 +74,8 @@ def quantile_frames(
     elif given:
         seed = seed_tensor(seed, generator, "weights", weights)
     backend = backends.choose("quantile_frames", weights.device.type, backend)
-    (kernel,) = backends.kernels("quantile_frames", backend)
-    return kernel(weights.detach(), num_frames, k, jitter, seed, row_id)
+    kernel = backends.kernel("quantile_frames", "fwd", backend)
+    return kernel(weights.detach(), num_frames=num_frames, k=k, jitter=jitter, seed=seed, row_id=row_id)
 
 
 def _check_jitter(jitter: Tensor, weights: Tensor, k: int) -> None:

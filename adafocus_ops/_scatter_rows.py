@@ -6,10 +6,7 @@ from torch import Tensor
 from . import backends
 from ._autograd import differentiable
 from ._gather_rows import MAX_DIMS, check_index
-from ._reference import scatter_rows as reference
 from .checks import check_same_device, check_tensor, describe, require
-
-backends.register("scatter_rows", reference)
 
 
 def scatter_rows(
@@ -57,7 +54,7 @@ def scatter_rows(
         lambda: "scatter_rows has no gradient: use torch.no_grad(), or Tensor.index_copy",
         RuntimeError,
     )
-    (kernel,) = backends.kernels("scatter_rows", backends.choose("scatter_rows", out.device.type, backend))
+    kernel = backends.kernel("scatter_rows", "fwd", backends.choose("scatter_rows", out.device.type, backend))
     kernel(out, index, rows.detach(), count)
     if not torch.compiler.is_compiling() and not out.is_inference():
         torch.autograd.graph.increment_version(out)  # kernels write where autograd does not look

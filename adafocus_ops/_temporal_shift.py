@@ -1,17 +1,13 @@
 """temporal_shift: TSM's shift of channels along time."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from . import backends
 from ._autograd import differentiable
-from ._reference import temporal_shift as reference
 from .checks import FLOAT_DTYPES, check_positive_int, check_tensor, describe, require
-
-backends.register("temporal_shift", reference)
 
 
 def temporal_shift(
@@ -49,23 +45,35 @@ def temporal_shift(
         x.ndim == 4 and x.shape[0] % num_frames == 0,
         lambda: f"x must be [B * num_frames, C, H, W] with num_frames={num_frames}, got {describe(x)}",
     )
-    (kernel,) = backends.kernels("temporal_shift", backends.choose("temporal_shift", x.device.type, backend))
-    arguments = (num_frames, x.shape[1] // fold_div, inverse)
-    return _Shift.apply(x, *arguments, kernel) if differentiable(x) else kernel(x.detach(), *arguments)
+    backend = backends.choose("temporal_shift", x.device.type, backend)
+    call = _ShiftCall(backend, num_frames, x.shape[1] // fold_div, inverse)
+    return _Shift.apply(x, call) if differentiable(x) else call.fwd(x.detach())
 
 
-class _Shift(Function):
+class _ShiftCall(NamedTuple):
+    """The kernel of one call, and its arguments besides x; the gradient is the shift back."""
+
+    backend: str
+    num_frames: int
+    fold: int
+    inverse: bool
+
+    def fwd(self, x: Tensor) -> Tensor:
+        kernel = backends.kernel("temporal_shift", "fwd", self.backend)
+        return kernel(x, num_frames=self.num_frames, fold=self.fold, inverse=self.inverse)
+
+
+class _Shift(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, num_frames: int, fold: int, inverse: bool, kernel: Callable) -> Tensor:
-        return kernel(x, num_frames, fold, inverse)
+    def forward(x: Tensor, call: _ShiftCall) -> Tensor:
+        return call.fwd(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, *ctx.arguments = inputs
+        _, ctx.call = inputs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        num_frames, fold, inverse, kernel = ctx.arguments
-        return _Shift.apply(grad, num_frames, fold, not inverse, kernel), None, None, None, None
+        return _Shift.apply(grad, ctx.call._replace(inverse=not ctx.call.inverse)), None

@@ -1,4 +1,8 @@
-"""The vmap rules of the raw ops: the mapped dimension is folded into the batch."""
+"""The vmap rules of the raw ops: the mapped dimension is folded into the batch.
+
+A rule takes a raw op, its arguments and their mapped dimensions by name, and the number of mapped entries; it returns
+the result and where its mapped dimension is.
+"""
 
 from collections.abc import Callable
 from math import prod
@@ -7,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _schema
+from ._layouts import MAX_FRAME_DIMS
 
 
 def _front(value: Tensor, dim: int | None, batch: int) -> Tensor:
@@ -30,7 +34,8 @@ def _forbid(dims: dict[str, int | None], **names: str) -> None:
             raise ValueError(f"{what} must not be mapped by vmap")
 
 
-def _crop_rule(op: Callable, given: dict[str, Any], dims: dict[str, int | None], batch: int) -> tuple[Any, Any]:
+def fold_crops(op: Callable, given: dict[str, Any], dims: dict[str, int | None], batch: int) -> tuple[Any, Any]:
+    """Frames and boxes of all entries become those of one call, with the index of the frames moved along."""
     _forbid(dims, affine="mean and std")
     front = {name: _front(given[name], dims[name], batch) for name in ("frames", "boxes", "grad") if name in given}
     boxes = front["boxes"]
@@ -44,18 +49,19 @@ def _crop_rule(op: Callable, given: dict[str, Any], dims: dict[str, int | None],
         folded["num_frames"] = batch * frames
     else:
         folded["frames"] = front["frames"]  # [batch, ..., C, H, W]
-        if front["frames"].ndim > _schema.MAX_FRAME_DIMS:
+        if front["frames"].ndim > MAX_FRAME_DIMS:
             folded["frames"] = front["frames"].flatten(0, 1)
-    out = op(*(given | folded).values())
+    out = op(**(given | folded))
     return out.unflatten(0, (batch, frames if "num_frames" in given else boxes.shape[1])), 0
 
 
-# Tensors whose first dimension is the batch, in the ops that treat its rows alike.
+# Names of the tensors whose first dimension is the batch, in the ops that treat its rows alike.
 _BATCHED = ("weights", "values", "grad", "coefficients", "jitter", "row_id", "x")
 
 
-def _row_rule(op: Callable, given: dict[str, Any], dims: dict[str, int | None], batch: int) -> tuple[Any, Any]:
-    """Rows without a row_id are numbered anew in each mapped batch, as in a loop."""
+def fold_rows(op: Callable, given: dict[str, Any], dims: dict[str, int | None], batch: int) -> tuple[Any, Any]:
+    """The rows of all entries become those of one call; without a row_id they are numbered anew in each entry, as in a
+    loop."""
     _forbid(dims, seed="seed")
     if given.get("seed") is not None and given["row_id"] is None:
         rows = _front(given["weights"], dims["weights"], batch).shape[1]
@@ -67,38 +73,7 @@ def _row_rule(op: Callable, given: dict[str, Any], dims: dict[str, int | None], 
     }
     if "row_id" in folded:
         folded["row_id"] = folded["row_id"].contiguous()
-    out = op(*(given | folded).values())
+    out = op(**(given | folded))
     if isinstance(out, tuple):
         return tuple(value.unflatten(0, (batch, -1)) for value in out), tuple(0 for _ in out)
     return out.unflatten(0, (batch, -1)), 0
-
-
-# exit_gate, gather_rows and scatter_rows have none: how many rows there are depends on the values.
-_RULES = {
-    "crop_resize": _crop_rule,
-    "crop_mean": _crop_rule,
-    "weighted_sample": _row_rule,
-    "expected_value": _row_rule,
-    "quantile_frames": _row_rule,
-    "temporal_shift": _row_rule,
-}
-
-
-def register(op: torch._ops.OpOverload) -> None:
-    """Registers the rule of a raw op or of an overload of it; arguments are known by their names."""
-    names = [argument.name for argument in op._schema.arguments]
-    name = op._schema.name.removeprefix("adafocus::_")
-    rule = next((rule for prefix, rule in _RULES.items() if name.startswith(prefix)), None)
-    if rule is None:
-        return
-
-    def run(info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:
-        given, dims = dict(zip(names, args, strict=True)), dict(zip(names, in_dims, strict=True))
-        return rule(op, given, dims, info.batch_size)
-
-    torch.library.register_vmap(op, run)
-
-
-for _op in _RULES:
-    for _raw in _schema.compiled(_op):
-        register(_raw)

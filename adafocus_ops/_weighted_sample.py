@@ -5,10 +5,7 @@ from torch import Tensor
 
 from . import backends
 from ._random import check_row_id, seed_tensor
-from ._reference import weighted_sample as reference
 from .checks import FLOAT_DTYPES, check_positive_int, check_tensor, checks_values, describe, require
-
-backends.register("weighted_sample", reference)
 
 
 def weighted_sample(
@@ -64,8 +61,8 @@ def weighted_sample(
     check_weights(weights)
     seed = seed_tensor(seed, generator, "weights", weights)
     rows = weights.detach().flatten(0, -2) if weights.ndim > 1 else weights.detach()[None]  # [B, T]
-    (kernel,) = backends.kernels("weighted_sample", backends.choose("weighted_sample", weights.device.type, backend))
-    drawn = kernel(rows, k, 1 if num_samples is None else num_samples, seed, row_id)
+    kernel = backends.kernel("weighted_sample", "fwd", backends.choose("weighted_sample", weights.device.type, backend))
+    drawn = kernel(rows, k=k, num_samples=1 if num_samples is None else num_samples, seed=seed, row_id=row_id)
     return drawn.view(*lead, *(drawn.shape[1:] if num_samples is not None else drawn.shape[2:]))
 
 

@@ -10,12 +10,14 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
-from types import ModuleType
+from importlib import import_module
 from typing import Any
 
 import torch
 
-from . import _extension, _fake, _schema, _vmap  # noqa: F401  (_fake and _vmap complete the raw ops)
+from . import _extension
+from ._raw_ops import RAW_OPS
+from ._registration import overload, raw_op
 
 # Best first.
 BACKENDS = ("cuda", "cpu", "triton", "reference")
@@ -26,68 +28,79 @@ _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("adafocus_b
 # Backends beside BACKENDS, chosen only by name: name -> (device type, why it cannot run or None).
 _extra: dict[str, tuple[str, str | None]] = {}
 
-# op name -> {backend: the functions that make up the op there}, filled by each op's module.
-_kernels: dict[str, dict[str, tuple[Callable, ...]]] = {}
-
-
-def register(op: str, reference: ModuleType) -> None:
-    """Declares the kernels of an op: the reference's functions, the extension's raw ops, and the Triton module."""
-    compiled = _schema.compiled(op)
-    _kernels[op] = {
-        "reference": tuple(_outside_autocast(getattr(reference, part)) for part in _schema.SCHEMAS[op]),
-        "cpu": compiled,
-        "cuda": compiled,
-        "triton": _schema.overloads(op, "triton", f"adafocus_ops._triton.{op}"),
-    }
-
 
 def _outside_autocast(function: Callable) -> Callable:
     """The function with the arithmetic that it asks for, inside autocast too; kernels do not see that anyway."""
 
     @functools.wraps(function)
-    def run(*args: Any) -> Any:
-        device = args[0].device.type
+    def run(first: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        device = first.device.type
         if not torch.amp.is_autocast_available(device):  # a meta tensor's, for one
-            return function(*args)
+            return function(first, *args, **kwargs)
         with torch.autocast(device, enabled=False):
-            return function(*args)
+            return function(first, *args, **kwargs)
 
     return run
 
 
-def extend(name: str, device: str, kernels: Mapping[str, tuple[Callable, ...]], reason: str | None = None) -> None:
+def _imported_when_called(module: str, name: str) -> Callable:
+    def run(*args: Any) -> Any:
+        return getattr(import_module(module), name)(*args)
+
+    return run
+
+
+def _kernels_of(op: str, part: str) -> dict[str, Callable]:
+    """The kernels of a part by backend, as far as the library has them."""
+    reference = import_module(f"adafocus_ops._reference.{op}")
+    return {
+        "reference": _outside_autocast(getattr(reference, part)),
+        "cpu": raw_op(op, part),
+        "cuda": raw_op(op, part),
+        "triton": overload(op, part, "triton", _imported_when_called(f"adafocus_ops._triton.{op}", part)),
+    }
+
+
+# op -> part -> backend -> kernel
+_kernels: dict[str, dict[str, dict[str, Callable]]] = {
+    op: {part: _kernels_of(op, part) for part in declared.parts} for op, declared in RAW_OPS.items()
+}
+
+
+def extend(name: str, device: str, kernels: Mapping[str, Mapping[str, Callable]], reason: str | None = None) -> None:
     """Adds a backend that runs when it is asked for by name: a test harness, or kernels from elsewhere.
 
     Args:
         name: letters, digits, underscores and dashes.
         device: the device type of the tensors that it takes, such as "cpu".
-        kernels: op name -> functions with the signatures of the op's raw ops, in their order.
+        kernels: op -> part -> function with the signature of the raw op; an op comes with all of its `parts`.
         reason: why it cannot run here, a sentence, if it cannot.
     """
     _extra[name] = (device, reason)
     for op, functions in kernels.items():
-        _kernels[op][name] = _schema.overloads(op, name, functions)
+        for part in parts(op):
+            _kernels[op][part][name] = overload(op, part, name, functions[part])
     why_not.cache_clear()
 
 
 def ops() -> tuple[str, ...]:
-    """Names of the public ops that have been registered."""
-    return tuple(_kernels)
+    """Names of the ops."""
+    return tuple(RAW_OPS)
 
 
 def parts(op: str) -> tuple[str, ...]:
     """Names of the functions that make up an op: its forward, and its gradients if it has kernels for them."""
-    return tuple(_schema.SCHEMAS[op])
+    return tuple(RAW_OPS[op].parts)
 
 
-def kernels(op: str, backend: str) -> tuple[Callable, ...]:
-    """The functions that `backend` registered for `op`."""
-    return _kernels[op][backend]
+def kernel(op: str, part: str, backend: str) -> Callable:
+    """The function that is a part of an op on a backend, with the arguments of the raw op, by position or by name."""
+    return _kernels[op][part][backend]
 
 
 def implements(backend: str, op: str) -> bool:
     """Whether this version has kernels of the op for the backend, built or not."""
-    return backend in _kernels[op]
+    return all(backend in kernels for kernels in _kernels[op].values())
 
 
 def _why_not_compiled(op: str, key: str) -> str | None:
@@ -95,7 +108,7 @@ def _why_not_compiled(op: str, key: str) -> str | None:
     if _extension.MISSING:
         return _extension.MISSING
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    names = [raw.name() for raw in _kernels[op][key.lower()]]
+    names = [raw_op(op, part).name() for part in parts(op)]
     lacking = [name for name in names if not has_kernel(name, key)]
     return f"the extension was built without the {key} kernel of {', '.join(lacking)}" if lacking else None
 

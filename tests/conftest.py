@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items):
         if params.get("backend") != "triton":
             continue
         if "spec" in params:
-            layouts, dtypes = params["spec"].layouts, params["spec"].dtypes
+            layouts, dtypes = params["spec"].examples.layouts, params["spec"].examples.dtypes
             usual = "layout" not in params or "dtype" not in params
             usual = usual or params["layout"] == layouts[dtypes.index(params["dtype"]) % len(layouts)]
         else:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from op_specs import FLOATS, corners, random_images, smooth_boxes
 
 from adafocus_ops import crop_resize
+from adafocus_ops.examples.tensors import FLOATS, corners, random_images, smooth_boxes
 from conftest import device_of, require_backend
 
 

@@ -1,18 +1,19 @@
-"""One suite for every op on every backend: op x backend x dtype x layout x sample."""
+"""One suite for every op on every backend: op x backend x dtype x layout x example."""
 
 import pytest
 import torch
-from op_specs import SPECS, OpSpec, Sample
+from op_specs import SPECS, OpSpec
 from torch import Tensor
 
 import adafocus_ops
+from adafocus_ops.examples import Example
 from conftest import device_of, is_emulated, require_backend
 
 
 def cells():
     for spec in SPECS:
-        for dtype in spec.dtypes:
-            for layout in spec.layouts:
+        for dtype in spec.examples.dtypes:
+            for layout in spec.examples.layouts:
                 name = f"{spec.name}-{str(dtype).removeprefix('torch.')}-{layout}"
                 yield pytest.param(spec, dtype, layout, id=name)
 
@@ -20,7 +21,7 @@ def cells():
 cell = pytest.mark.parametrize(("spec", "dtype", "layout"), list(cells()))
 differentiable_cell = pytest.mark.parametrize(
     ("spec", "dtype", "layout"),
-    [c for c in cells() if c.values[0].differentiable and c.values[1].is_floating_point],
+    [c for c in cells() if c.values[0].examples.differentiable and c.values[1].is_floating_point],
 )
 
 
@@ -32,10 +33,10 @@ def to(value, device=None, dtype=None):
     return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
 
-def call(spec: OpSpec, sample: Sample, backend: str, device: str = "cpu", dtype=None, **more):
-    kwargs = {name: to(value, device, dtype) for name, value in sample.kwargs.items()}
-    args = [to(value, device, dtype) for value in sample.args]
-    return spec.fn(*args, backend=backend, **kwargs, **more)
+def call(spec: OpSpec, example: Example, backend: str, device: str = "cpu", dtype=None, **more):
+    kwargs = {name: to(value, device, dtype) for name, value in example.kwargs.items()}
+    args = [to(value, device, dtype) for value in example.args]
+    return spec.examples.call(*args, backend=backend, **kwargs, **more)
 
 
 def outputs(result) -> list[Tensor]:
@@ -66,20 +67,20 @@ def assert_close(got: Tensor, exact: Tensor, epsilons: float, what: str) -> None
 def test_forward_matches_the_reference_in_float64(request, spec, dtype, layout, backend):
     device = device_of(backend)
     require_backend(request, spec.name, backend, device)
-    for sample in spec.samples(dtype, layout):
-        exact = outputs(call(spec, sample, "reference", dtype=torch.float64))
-        got = outputs(call(spec, sample, backend, device))
+    for example in spec.examples.small(dtype, layout):
+        exact = outputs(call(spec, example, "reference", dtype=torch.float64))
+        got = outputs(call(spec, example, backend, device))
         for g, e in zip(got, exact, strict=True):
-            assert_close(g, e, spec.tolerance["forward"] * sample.conditioning, f"{sample.name} on {backend}")
+            assert_close(g, e, spec.tolerance["forward"] * example.conditioning, f"{example.name} on {backend}")
 
 
-def gradients(spec: OpSpec, sample: Sample, backend: str, device: str, upstream: Tensor, dtype=None) -> list[Tensor]:
-    args = [to(value, device, dtype) for value in sample.args]
-    for i in spec.differentiable:
+def gradients(spec: OpSpec, example: Example, backend: str, device: str, upstream: Tensor, dtype=None) -> list[Tensor]:
+    args = [to(value, device, dtype) for value in example.args]
+    for i in spec.examples.differentiable:
         args[i] = args[i].detach().requires_grad_()
-    kwargs = {name: to(value, device, dtype) for name, value in sample.kwargs.items()}
-    out = spec.fn(*args, backend=backend, **kwargs)
-    wanted = [args[i] for i in spec.differentiable]
+    kwargs = {name: to(value, device, dtype) for name, value in example.kwargs.items()}
+    out = spec.examples.call(*args, backend=backend, **kwargs)
+    wanted = [args[i] for i in spec.examples.differentiable]
     return [g.cpu() for g in torch.autograd.grad(out, wanted, upstream.to(out))]
 
 
@@ -87,40 +88,42 @@ def gradients(spec: OpSpec, sample: Sample, backend: str, device: str, upstream:
 def test_gradients_match_the_reference_in_float64(request, spec, dtype, layout, backend):
     device = device_of(backend)
     require_backend(request, spec.name, backend, device)
-    for sample in spec.samples(dtype, layout):
-        out = call(spec, sample, "reference")
+    for example in spec.examples.small(dtype, layout):
+        out = call(spec, example, "reference")
         upstream = torch.empty_like(out, dtype=dtype)  # in the memory format of the output
         upstream.copy_(torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
-        exact = gradients(spec, sample, "reference", "cpu", upstream, torch.float64)
-        got = gradients(spec, sample, backend, device, upstream)
-        for i, g, e in zip(spec.differentiable, got, exact, strict=True):
-            assert g.dtype == sample.args[i].dtype
+        exact = gradients(spec, example, "reference", "cpu", upstream, torch.float64)
+        got = gradients(spec, example, backend, device, upstream)
+        for i, g, e in zip(spec.examples.differentiable, got, exact, strict=True):
+            assert g.dtype == example.args[i].dtype
             assert_close(
-                g, e, spec.tolerance[i] * sample.conditioning, f"gradient of argument {i}, {sample.name} on {backend}"
+                g, e, spec.tolerance[i] * example.conditioning, f"gradient of argument {i}, {example.name} on {backend}"
             )
 
 
-@pytest.mark.parametrize("spec", [s for s in SPECS if s.differentiable], ids=lambda s: s.name)
+@pytest.mark.parametrize("spec", [s for s in SPECS if s.examples.differentiable], ids=lambda s: s.name)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gradcheck(request, spec, layout, backend):
     device = device_of(backend)
     require_backend(request, spec.name, backend, device)
-    for sample in spec.samples(torch.float64, layout):
-        if not sample.gradcheck:
+    for example in spec.examples.small(torch.float64, layout):
+        if not example.gradcheck:
             continue
-        if sum(a.numel() for a in sample.args if isinstance(a, Tensor)) > 10_000:
+        if sum(a.numel() for a in example.args if isinstance(a, Tensor)) > 10_000:
             continue  # the numerical Jacobian of the wide maps would take minutes and tests nothing else
-        args = [to(value, device) for value in sample.args]
-        kwargs = {name: to(value, device) for name, value in sample.kwargs.items()} | spec.gradcheck
+        args = [to(value, device) for value in example.args]
+        kwargs = {name: to(value, device) for name, value in example.kwargs.items()} | spec.gradcheck
 
         def of_differentiable(*tensors, args=args, kwargs=kwargs):
             full = list(args)
-            for i, t in zip(spec.differentiable, tensors, strict=True):
+            for i, t in zip(spec.examples.differentiable, tensors, strict=True):
                 full[i] = t
-            return spec.fn(*full, backend=backend, **kwargs)
+            return spec.examples.call(*full, backend=backend, **kwargs)
 
-        inputs = [args[i].detach().requires_grad_() for i in spec.differentiable]
-        assert torch.autograd.gradcheck(of_differentiable, inputs, eps=spec.gradcheck_step, fast_mode=True), sample.name
+        inputs = [args[i].detach().requires_grad_() for i in spec.examples.differentiable]
+        assert torch.autograd.gradcheck(of_differentiable, inputs, eps=spec.gradcheck_step, fast_mode=True), (
+            example.name
+        )
 
 
 class CalledOps(torch.utils._python_dispatch.TorchDispatchMode):
@@ -139,14 +142,14 @@ class CalledOps(torch.utils._python_dispatch.TorchDispatchMode):
 def test_each_gradient_is_computed_only_when_asked_for(request, spec, dtype, layout, backend):
     device = device_of(backend)
     require_backend(request, spec.name, backend, device)
-    sample = next(spec.samples(dtype, layout))
-    upstream = torch.ones_like(call(spec, sample, "reference"))
-    everything = gradients(spec, sample, backend, device, upstream)
-    for i, expected in zip(spec.differentiable, everything, strict=True):
-        args = [to(value, device) for value in sample.args]
+    example = next(spec.examples.small(dtype, layout))
+    upstream = torch.ones_like(call(spec, example, "reference"))
+    everything = gradients(spec, example, backend, device, upstream)
+    for i, expected in zip(spec.examples.differentiable, everything, strict=True):
+        args = [to(value, device) for value in example.args]
         args[i] = args[i].detach().requires_grad_()
-        kwargs = {name: to(value, device) for name, value in sample.kwargs.items()}
-        out = spec.fn(*args, backend=backend, **kwargs)
+        kwargs = {name: to(value, device) for name, value in example.kwargs.items()}
+        out = spec.examples.call(*args, backend=backend, **kwargs)
         with CalledOps() as called:
             (alone,) = torch.autograd.grad(out, [args[i]], upstream.to(out))
         assert torch.equal(alone.cpu(), expected)
@@ -161,43 +164,43 @@ def test_results_are_bitwise_reproducible(request, spec, backend):
     require_backend(request, spec.name, backend, device)
     threads = torch.get_num_threads()
 
-    def run(sample, count):
+    def run(example, count):
         torch.set_num_threads(count)
-        results = outputs(call(spec, sample, backend, device))
-        if spec.differentiable:
+        results = outputs(call(spec, example, backend, device))
+        if spec.examples.differentiable:
             upstream = torch.randn(results[0].shape, generator=torch.Generator().manual_seed(1))
-            results += gradients(spec, sample, backend, device, upstream)
+            results += gradients(spec, example, backend, device, upstream)
         return results
 
     try:
-        for sample in spec.samples(torch.float32, "contiguous"):
-            first = run(sample, threads)
+        for example in spec.examples.small(torch.float32, "contiguous"):
+            first = run(example, threads)
             one = backend == "reference" or is_emulated(backend)
             for count in (threads,) if one else (threads, 1, 2, 3):
-                assert all(map(torch.equal, first, run(sample, count))), f"{sample.name}, {count} threads"
+                assert all(map(torch.equal, first, run(example, count))), f"{example.name}, {count} threads"
     finally:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("spec", [s for s in SPECS if s.differentiable], ids=lambda s: s.name)
+@pytest.mark.parametrize("spec", [s for s in SPECS if s.examples.differentiable], ids=lambda s: s.name)
 def test_compiles_in_full_with_dynamic_batch(request, spec, backend):
     device = device_of(backend)
     require_backend(request, spec.name, backend, device)
-    sample = next(spec.samples(torch.float32, "contiguous"))
-    kwargs = {name: to(value, device) for name, value in sample.kwargs.items()}
+    example = next(spec.examples.small(torch.float32, "contiguous"))
+    kwargs = {name: to(value, device) for name, value in example.kwargs.items()}
 
     def loss(*tensors):
-        full = list(sample.args)
-        for i, t in zip(spec.differentiable, tensors, strict=True):
+        full = list(example.args)
+        for i, t in zip(spec.examples.differentiable, tensors, strict=True):
             full[i] = t
-        return spec.fn(*full, backend=backend, **kwargs).square().sum()
+        return spec.examples.call(*full, backend=backend, **kwargs).square().sum()
 
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")
     for repeat in (1, 2, 3, 0):
         tensors = []
-        for i in spec.differentiable:
-            t = torch.cat([to(sample.args[i], device)] * repeat) if repeat else to(sample.args[i], device)[:0]
+        for i in spec.examples.differentiable:
+            t = torch.cat([to(example.args[i], device)] * repeat) if repeat else to(example.args[i], device)[:0]
             tensors.append(t.detach().requires_grad_())
         expected, got = loss(*tensors), compiled(*tensors)
         torch.testing.assert_close(got, expected)
@@ -208,9 +211,9 @@ def test_compiles_in_full_with_dynamic_batch(request, spec, backend):
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
 def test_a_backend_that_cannot_run_says_why(spec, backend):
     reason = adafocus_ops.backends.why_not(backend, spec.name, "cpu")
-    sample = next(spec.samples(torch.float32, "contiguous"))
+    example = next(spec.examples.small(torch.float32, "contiguous"))
     if reason is None:
-        call(spec, sample, backend)
+        call(spec, example, backend)
     else:
         with pytest.raises(RuntimeError, match=f"backend '{backend}' cannot run {spec.name}: "):
-            call(spec, sample, backend)
+            call(spec, example, backend)

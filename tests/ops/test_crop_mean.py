@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from op_specs import FLOATS, IMAGENET, random_images, smooth_boxes
 
 import adafocus_ops
 from adafocus_ops import crop_mean, crop_resize
+from adafocus_ops.examples.tensors import FLOATS, IMAGENET, random_images, smooth_boxes
 from conftest import device_of, require_backend
 
 

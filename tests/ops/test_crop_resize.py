@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from op_specs import FLOATS, LAYOUTS, random_images, smooth_boxes
 from torch import Tensor
 
 import adafocus_ops
 from adafocus_ops import crop_resize
+from adafocus_ops.examples.tensors import FLOATS, LAYOUTS, random_images, smooth_boxes
 from conftest import ORACLES, device_of, is_emulated, require_backend
 
 FRAME_DTYPES = (torch.uint8, *FLOATS)
@@ -674,30 +674,6 @@ def test_long_frames(shape, backend, device):
         for name in (backend, "reference")
     ]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_opcheck(channels_last, backend, device):
-    if backend == "reference":
-        pytest.skip("the reference is plain Python and has no raw ops")
-    frames = random_images((3, 3, 20, 24), torch.float32, "channels_last" if channels_last else "contiguous")
-    boxes = smooth_boxes(2, (5, 6), (20, 24), seed=0).float()
-    index, affine = torch.tensor([0, 2]), torch.rand(2, 3)
-    frames, boxes, index, affine = (t.to(device) for t in (frames, boxes, index, affine))
-    fwd, bwd_boxes, bwd_frames = adafocus_ops.backends.kernels("crop_resize", backend)
-    grad = torch.rand(2, 3, 5, 6, device=device)
-    for antialias in (False, True):
-        layout = (torch.float16, channels_last)
-        torch.library.opcheck(fwd, (frames, boxes, index, affine, 5, 6, "zeros", antialias, *layout))
-        torch.library.opcheck(bwd_boxes, (grad, frames, boxes, index, affine, "border", antialias))
-        torch.library.opcheck(bwd_frames, (grad, boxes, index, affine, 3, 20, 24, "zeros", antialias, *layout))
-    fwd, bwd_boxes, bwd_frames = adafocus_ops.backends.kernels("crop_mean", backend)
-    grad = torch.rand(2, 3, device=device)
-    torch.library.opcheck(fwd, (frames, boxes, index, affine, 5, 6, "zeros", torch.float16))
-    torch.library.opcheck(bwd_boxes, (grad, frames, boxes, index, affine, 5, 6, "border"))
-    torch.library.opcheck(
-        bwd_frames, (grad, boxes, index, affine, 3, 20, 24, 5, 6, "zeros", torch.float16, channels_last)
-    )
 
 
 def test_dynamic_sizes_compile_once(backend, device):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.distributed as dist
-from op_specs import IMAGENET, random_images, smooth_boxes
 
 import adafocus_ops
+from adafocus_ops.examples.tensors import IMAGENET, random_images, smooth_boxes
 from conftest import require_backend
 
 OPS = {"crop_resize": adafocus_ops.crop_resize, "crop_mean": adafocus_ops.crop_mean}

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from op_specs import distributions, random_images, random_rows, smooth_boxes
+from raw_calls import RawCall, raw_calls
 from torch import Tensor
 
 from adafocus_ops import backends
+from adafocus_ops.examples import EXAMPLES
 from conftest import require_backend
-from cuda_on_host.backend import NAME, OPS, HostOp
+from cuda_on_host.backend import LAUNCHERS, NAME, HostOp
 from cuda_on_host.build import CSRC
 from cuda_on_host.harness import Harness, KernelError
 
@@ -213,82 +214,25 @@ def test_instructions(selftest):
 # ----------------------------------------------------------------------------------------------------
 # The library's kernels
 
-PARTS = [(op, part) for op in OPS for part in backends.parts(op)]
+PARTS = [(op, part) for op in LAUNCHERS for part in LAUNCHERS[op]]
 
 
-def crop_arguments(op: str, part: str, boxes_count: int) -> tuple:
-    """Boxes on three frames of noise."""
-    n, c, h, w = shape = (3, 3, 40, 50)
-    size = (12, 10)
-    frames = random_images(shape, torch.float32, "contiguous", seed=1)
-    boxes = smooth_boxes(boxes_count, size, (h, w), seed=2).float()
-    index = torch.arange(boxes_count) * 2 % n
-    patches = size if op == "crop_resize" else (1, 1)
-    grad = random_images((boxes_count, c, *patches), torch.float32, "contiguous", seed=3)
-    if op == "crop_resize":
-        call = ("zeros", False)
-    else:
-        grad, call = grad[..., 0, 0], (*size, "zeros")
-    layout = (torch.float32, False)  # of a result: its dtype, and whether it is channels_last
-    if part == "bwd_boxes":
-        return grad, frames, boxes, index, None, *call
-    if part == "bwd_frames":
-        return grad, boxes, index, None, n, h, w, *call, *layout
-    if op == "crop_resize":
-        return frames, boxes, index, None, *size, *call, *layout
-    return frames, boxes, index, None, *call, torch.float32
+def calls(op: str, part: str, count: int) -> list[RawCall]:
+    """The calls of a part, for so many boxes, items or rows."""
+    return [call for call in raw_calls(op, EXAMPLES[op].any_size(count)) if call.part == part]
 
 
-def row_arguments(op: str, count: int) -> tuple:
-    """Rows, or frames, of noise."""
-    index = (torch.arange(count) * 5).remainder(count + 2) - 1  # each once, some out of range
-    if op == "exit_gate":
-        return random_rows((count, 13), torch.float32, "contiguous", scale=3), None, 1.5, "entropy", index, count
-    if op == "temporal_shift":
-        return random_rows((count, 24, 3, 3), torch.float16, "contiguous"), 5, 3, False
-    x, counted = random_rows((count, 7, 9), torch.float32, "contiguous"), torch.tensor(count - 1)
-    return (x, index, counted) if op == "gather_rows" else (x, index, 2 * x, counted)
-
-
-def sampling_arguments(op: str, part: str, items: int) -> tuple:
-    """Distributions over items."""
-    weights = distributions(3, items, torch.float32, "contiguous")
-    seed = torch.tensor(7)
-    if op == "weighted_sample":
-        return weights, (items + 1) // 2, 3, seed, None
-    if op == "quantile_frames":
-        return weights, 3 * items, 2 * items, None, seed, None
-    values = random_rows((3, items, 40), torch.float32, "contiguous")
-    draws = (5, 33, seed, None)
-    if part == "fwd":
-        return values, weights, *draws
-    grad = random_rows((3, 40), torch.float32, "contiguous")
-    coefficients = random_rows((3, items), torch.float32, "contiguous")
-    if part == "bwd_values":
-        return grad, weights, coefficients, torch.float32
-    return grad, values, weights, coefficients, *draws, True
-
-
-def arguments(op: str, part: str, count: int) -> tuple:
-    """Of one of an op's raw ops, for so many boxes, items or rows."""
-    if op.startswith("crop"):
-        return crop_arguments(op, part, count)
-    if op in ("weighted_sample", "expected_value", "quantile_frames"):
-        return sampling_arguments(op, part, count)
-    return row_arguments(op, count)
-
-
-def results(kernel: Callable, call: tuple) -> tuple[Tensor, ...]:
-    """What a kernel returns, or writes into its first argument."""
-    first = call[0].clone()
-    got = kernel(first, *call[1:])
-    return got if isinstance(got, tuple) else (first if got is None else got,)
+def results(kernel: Callable, call: RawCall) -> tuple[Tensor, ...]:
+    """The tensors that a kernel returns, or writes into its argument `out`."""
+    arguments = {name: value.clone() if name == "out" else value for name, value in call.arguments.items()}
+    got = kernel(**arguments)
+    return got if isinstance(got, tuple) else (arguments["out"] if got is None else got,)
 
 
 @pytest.fixture(scope="module")
 def kernels_of() -> Iterator[Callable[[str], HostOp]]:
     """The kernels of an op by its name."""
-    kernels = {name: kind() for name, kind in OPS.items()}
+    kernels = {op: HostOp(op) for op in LAUNCHERS}
     yield kernels.__getitem__
     for op in kernels.values():
         op.harness.close()
@@ -297,11 +241,11 @@ def kernels_of() -> Iterator[Callable[[str], HostOp]]:
 @pytest.mark.parametrize(("op", "part"), PARTS)
 @pytest.mark.parametrize("count", [5, 300])
 def test_results_do_not_depend_on_the_order_of_threads(kernels_of, op, part, count):
-    call = arguments(op, part, count)
-    first, *others = [results(getattr(kernels_of(op), part), call) for _ in range(4)]
-    assert all(result.isfinite().all() for result in first)
-    for other in others:
-        assert all(torch.equal(*pair) for pair in zip(first, other, strict=True))
+    for call in calls(op, part, count):
+        first, *others = [results(kernels_of(op).kernel(part), call) for _ in range(4)]
+        assert all(result.isfinite().all() for result in first)
+        for other in others:
+            assert all(torch.equal(*pair) for pair in zip(first, other, strict=True))
 
 
 class Mutation(NamedTuple):
@@ -403,11 +347,11 @@ MUTATIONS = {
 
 def mistake(op: str, part: str, kernels: HostOp) -> str | None:
     """What the harness reports, or how wrong a result is, of a few calls in different orders of threads."""
-    call = arguments(op, part, 5 if op.startswith("crop") else 40)
-    exact = results(backends.kernels(op, "reference")[backends.parts(op).index(part)], call)
+    call = calls(op, part, 5 if op.startswith("crop") else 40)[0]
+    exact = results(backends.kernel(op, part, "reference"), call)
     for _ in range(4):
         try:
-            got = results(getattr(kernels, part), call)
+            got = results(kernels.kernel(part), call)
         except KernelError as error:
             return str(error)
         for result, right in zip(got, exact, strict=True):
@@ -419,7 +363,7 @@ def mistake(op: str, part: str, kernels: HostOp) -> str | None:
 
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
 def test_a_mistake_in_a_kernel_is_caught(mutation):
-    sound, spoilt = OPS[mutation.op](), OPS[mutation.op](mutation.edits())
+    sound, spoilt = HostOp(mutation.op), HostOp(mutation.op, mutation.edits())
     try:
         assert mistake(mutation.op, mutation.part, sound) is None
         assert mistake(mutation.op, mutation.part, spoilt)

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 from op_oracles import INDEX, arrays
-from op_specs import distributions, random_rows
 
 from adafocus_ops import expected_value, weighted_sample
+from adafocus_ops.examples.tensors import distributions, random_rows
 from conftest import device_of, is_emulated, require_backend
 
 CASES = INDEX["sampling_expectation"]

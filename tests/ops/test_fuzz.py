@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from op_specs import FLOATS, LAYOUTS, positions, random_images
 
 from adafocus_ops import crop_resize
+from adafocus_ops.examples.tensors import FLOATS, LAYOUTS, positions, random_images
 from conftest import device_of, require_backend
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

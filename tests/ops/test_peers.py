@@ -6,10 +6,10 @@ torchvision and kornia are compared where they are installed (third_party/requir
 import pytest
 import torch
 import torch.nn.functional as F
-from op_specs import random_images
 
 from adafocus_ops import boxes as box_ops
 from adafocus_ops import crop_resize
+from adafocus_ops.examples.tensors import random_images
 
 FRAMES = random_images((2, 3, 16, 16), torch.float32, "contiguous")
 BOXES = torch.tensor([[7.2, 8.1, 9.0, 8.0], [8.3, 7.7, 10.0, 11.0], [8.0, 8.0, 6.0, 12.0]])

@@ -1,8 +1,10 @@
-"""The raw ops of the ops over rows: registered as torch wants them, traced, and safe with arguments of any kind."""
+"""The raw ops: registered as torch wants them, traced, and safe with arguments of any kind."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
-from op_specs import ROW_LAYOUTS, distributions, random_rows
+from raw_calls import raw_calls
 
 from adafocus_ops import (
     backends,
@@ -13,52 +15,32 @@ from adafocus_ops import (
     scatter_rows,
     weighted_sample,
 )
+from adafocus_ops.examples import EXAMPLES
+from adafocus_ops.examples.tensors import distributions, random_rows
 from conftest import device_of, require_backend
 
-SEED, IDS, INDEX = torch.tensor(3), torch.tensor([4, 0, 9]), torch.tensor([2, -1, 0, 7])
+SEED, IDS = torch.tensor(3), torch.tensor([4, 0, 9])
 
 
-def calls(layout: str) -> dict[str, list[list[tuple]]]:
-    """Op -> part -> calls."""
-    weights = distributions(3, 5, torch.float32, layout)
-    values, grad = random_rows((3, 5, 4), torch.float16, layout), random_rows((3, 4), torch.float16, layout)
-    coefficients = torch.rand(3, 5)
-    x, one = random_rows((3, 4, 2, 2), torch.float32, layout), torch.tensor(2)
-    last = x.contiguous(memory_format=torch.channels_last)
-    return {
-        "weighted_sample": [[(weights, 2, 3, SEED, IDS), (weights.double(), 5, 1, SEED, None)]],
-        "expected_value": [
-            [(values, weights, 3, 4, SEED, IDS), (values.double(), weights, 2, 0, None, None)],
-            [(grad, weights, coefficients, torch.float16)],
-            [
-                (grad, values, weights, coefficients, 3, 4, SEED, IDS, True),
-                (grad, values, weights, coefficients, 2, 0, None, None, False),
-            ],
-        ],
-        "quantile_frames": [[(weights, 8, 4, torch.rand(3, 4), None, None), (weights, 8, 4, None, SEED, IDS)]],
-        "exit_gate": [
-            [
-                (grad, None, 1.0, "entropy", None, 3),
-                (grad, torch.tensor(0.5), 0.0, "confidence", torch.tensor([True, False, True]), 2),
-                (grad, None, 1.0, "entropy", INDEX, 5),
-            ]
-        ],
-        "gather_rows": [[(x, INDEX, None), (last, INDEX.int(), one)]],
-        "scatter_rows": [[(x.clone(), INDEX[:3], x, None), (x.clone(), INDEX[:3].int(), last, one)]],
-        "temporal_shift": [[(x, 3, 1, False), (last, 1, 2, True)]],
-    }
+def traced(layout: str) -> Iterator:
+    """Every part of every op on the examples that show all optional arguments, given and not."""
+    for op in backends.ops():
+        found = {example.name: example for example in EXAMPLES[op].small(torch.float32, layout)}
+        for name in EXAMPLES[op].traced:
+            yield pytest.param(op, found[name], id=f"{op}-{layout}-{name}")
 
 
-@pytest.mark.parametrize("layout", ROW_LAYOUTS)
-@pytest.mark.parametrize("op", calls("contiguous"))
-def test_opcheck(request, op, layout, backend):
+@pytest.mark.parametrize(
+    ("op", "example"), [*traced("contiguous"), *(p for p in traced("strided") if "crop" not in p.values[0])]
+)
+def test_opcheck(request, op, example, backend):
     device = device_of(backend)
     require_backend(request, op, backend, device)
     if backend == "reference":
         pytest.skip("the reference is plain Python and has no raw ops")
-    for kernel, arguments in zip(backends.kernels(op, backend), calls(layout)[op], strict=True):
-        for call in arguments:
-            torch.library.opcheck(kernel, [a.to(device) if isinstance(a, torch.Tensor) else a for a in call])
+    for call in raw_calls(op, example):
+        arguments = {name: a.to(device) if isinstance(a, torch.Tensor) else a for name, a in call.arguments.items()}
+        torch.library.opcheck(backends.kernel(op, call.part, backend), (), arguments)
 
 
 def test_everything_without_a_gradient_compiles_in_full(request, backend):
@@ -170,7 +152,7 @@ def test_the_extension_checks_what_it_is_given(request, op, backend):
     """Whoever calls a raw op directly gets an error, not another's memory."""
     device = device_of(backend)
     require_backend(request, op, backend, device)
-    kernel = backends.kernels(op, backend)[0]
+    kernel = backends.kernel(op, "fwd", backend)
     for call in UNSAFE[op]:
         with pytest.raises(RuntimeError):
             kernel(*(a.to(device) if isinstance(a, torch.Tensor) else a for a in call))

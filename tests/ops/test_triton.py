@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from op_specs import random_images, random_rows
 from test_weighted_sample import KNOWN_ANSWERS
 
 import adafocus_ops
+from adafocus_ops.examples.tensors import random_images, random_rows
 from conftest import device_of, require_backend
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")

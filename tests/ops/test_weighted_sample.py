@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from op_specs import FLOATS, sampled
 
 from adafocus_ops import backends, set_debug, weighted_sample
+from adafocus_ops.examples.tensors import FLOATS
+from adafocus_ops.examples.weighted_sample import weights_of_all_sizes
 from conftest import device_of, is_emulated, require_backend
 
 CSRC = Path(__file__).parents[2] / "csrc"
@@ -187,7 +188,7 @@ def test_every_backend_draws_the_same(request, backend, dtype):
     samples, shapes = (3, ((40, 5), (7, 16), (9, 33), (2, 130))) if is_emulated(backend) else (50, ((900, 7), (70, 61)))
     different = 0
     for seed, (rows, items) in enumerate(shapes):
-        weights = sampled(rows, items, dtype, "contiguous")
+        weights = weights_of_all_sizes(rows, items, dtype, "contiguous")
         k = min(items, 12)
         expected = weighted_sample(weights, k, num_samples=samples, seed=seed, backend="reference")
         got = weighted_sample(weights.to(device), k, num_samples=samples, seed=seed, backend=backend)
@@ -201,13 +202,13 @@ def test_long_rows_are_drawn_the_same(request, backend, items, k):
     require_backend(request, "weighted_sample", backend, device)
     if is_emulated(backend) and k > 100 and backend == "triton":
         pytest.skip("the interpreter would take minutes; the shorter ones show the same loops")
-    weights = sampled(1, items, torch.float32, "contiguous")
+    weights = weights_of_all_sizes(1, items, torch.float32, "contiguous")
     expected = weighted_sample(weights, k, seed=1, backend="reference")
     assert torch.equal(weighted_sample(weights.to(device), k, seed=1, backend=backend).cpu(), expected)
 
 
 def test_batches_may_be_split_permuted_and_padded(draw):
-    weights, ids = sampled(6, 9, torch.float32, "contiguous"), torch.tensor([3, 9, -4, 2**50, 0, 7])
+    weights, ids = weights_of_all_sizes(6, 9, torch.float32, "contiguous"), torch.tensor([3, 9, -4, 2**50, 0, 7])
     whole = draw(weights, 4, num_samples=3, seed=8, row_id=ids)
     order = torch.tensor([5, 0, 3, 1, 4, 2])
     assert torch.equal(draw(weights[order], 4, num_samples=3, seed=8, row_id=ids[order]), whole[order])
@@ -224,7 +225,7 @@ def test_batches_may_be_split_permuted_and_padded(draw):
 
 
 def test_scaling_all_weights_of_a_row_changes_nothing(draw):
-    weights = sampled(4, 6, torch.float32, "contiguous").clamp(max=1e3)
+    weights = weights_of_all_sizes(4, 6, torch.float32, "contiguous").clamp(max=1e3)
     expected = draw(weights, 6, seed=1)
     for exponent in (-100, -60, 60, 110):
         assert torch.equal(draw(weights * 2.0**exponent, 6, seed=1), expected)
@@ -233,7 +234,7 @@ def test_scaling_all_weights_of_a_row_changes_nothing(draw):
 
 
 def test_a_mapped_call_is_a_loop(draw, backend):
-    weights = sampled(6, 7, torch.float32, "contiguous").view(3, 2, 7)
+    weights = weights_of_all_sizes(6, 7, torch.float32, "contiguous").view(3, 2, 7)
     mapped = torch.vmap(lambda w: weighted_sample(w, 3, seed=5, backend=backend))(weights.to(device_of(backend)))
     assert torch.equal(mapped.cpu(), torch.stack([draw(w, 3, seed=5) for w in weights]))
 

@@ -1,0 +1,95 @@
+"""The arguments that all crops have, and their checks."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._layouts import MAX_FRAME_DIMS, is_channels_last
+from .checks import (
+    FLOAT_DTYPES,
+    INDEX_DTYPES,
+    check_choice,
+    check_positive_int,
+    check_same_device,
+    check_tensor,
+    checks_values,
+    describe,
+    require,
+)
+
+FRAME_DTYPES = (torch.uint8, *FLOAT_DTYPES)
+PADDINGS = ("zeros", "border")
+
+
+def check_arguments(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, padding: str) -> None:
+    """The arguments that all crops have."""
+    check_tensor("frames", frames, FRAME_DTYPES)
+    require(
+        4 <= frames.ndim <= MAX_FRAME_DIMS,
+        lambda: f"frames must be [..., C, H, W] with 4 to {MAX_FRAME_DIMS} dimensions, got {describe(frames)}",
+    )
+    check_tensor("boxes", boxes, FLOAT_DTYPES)
+    require(boxes.ndim == 2 and boxes.shape[1] == 4, lambda: f"boxes must be [K, 4], got {describe(boxes)}")
+    check_same_device("boxes", boxes, "frames", frames)
+    check_choice("padding", padding, PADDINGS)
+    _check_frame_index(frames, boxes, frame_index)
+    if checks_values(frames):
+        _check_values(frames, boxes, frame_index)
+
+
+def check_output_size(output_size: Any) -> tuple[int, int]:
+    """(P_h, P_w) of either form."""
+    if not isinstance(output_size, Sequence):
+        output_size = (output_size, output_size)
+    require(len(output_size) == 2, lambda: f"output_size must be P or (P_h, P_w), got {output_size!r}")
+    for name, value in zip(("output_size height", "output_size width"), output_size, strict=True):
+        check_positive_int(name, value)
+    return tuple(side if isinstance(side, torch.SymInt) else int(side) for side in output_size)
+
+
+def _check_frame_index(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> None:
+    boxes_count, frames_count = boxes.shape[0], prod(frames.shape[:-3])
+    if frame_index is None:
+        require(
+            boxes_count == frames_count,
+            lambda: (
+                f"boxes must be [K, 4] with K == N == {frames_count} (frames) unless frame_index is given,"
+                f" got {describe(boxes)}"
+            ),
+        )
+        return
+    check_tensor("frame_index", frame_index, INDEX_DTYPES)
+    require(
+        frame_index.ndim == 1 and frame_index.shape[0] == boxes_count,
+        lambda: f"frame_index must be [K] with K={boxes_count} (boxes), got {describe(frame_index)}",
+    )
+    check_same_device("frame_index", frame_index, "frames", frames)
+
+
+def _check_values(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> None:
+    """Debug mode: what the kernels define without looking at it first."""
+    finite = boxes.isfinite().all(1)
+    require(
+        bool(finite.all()),
+        lambda: f"boxes must be finite; the first that is not is box {int((~finite).int().argmax())}",
+    )
+    if frame_index is not None and frame_index.numel():
+        low, high, count = int(frame_index.min()), int(frame_index.max()), prod(frames.shape[:-3])
+        require(
+            low >= 0 and high < count,
+            lambda: f"frame_index must be in [0, {count}) (frames), got values from {low} to {high}",
+        )
+
+
+def wants_channels_last(frames: Tensor, memory_format: torch.memory_format | None) -> bool:
+    """Whether the result is channels_last: as asked, else like the frames."""
+    if memory_format in (None, torch.preserve_format):
+        return is_channels_last(frames)
+    require(
+        memory_format in (torch.contiguous_format, torch.channels_last),
+        lambda: f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}",
+    )
+    return memory_format == torch.channels_last

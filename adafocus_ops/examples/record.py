@@ -1,0 +1,43 @@
+"""What the examples of an op say."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from .tensors import FLOATS
+
+
+class Example(NamedTuple):
+    """One call of an op, `EXAMPLES[op].call(*args, **kwargs)`."""
+
+    name: str
+    args: tuple
+    kwargs: dict[str, Any] = {}
+    conditioning: float = 1.0  # how many epsilons of the result a rounding of the inputs is worth
+    gradcheck: bool = True  # whether the gradient is that of the forward
+
+
+@dataclass(frozen=True)
+class OpExamples:
+    """The calls of one op.
+
+    Args:
+        call: the public function, or one of its signature without side effects.
+        small: (dtype, layout) -> examples; layout is how the tensors lie in memory.
+        any_size: (count) -> a float32 example of so many boxes, items or rows.
+        real_size: examples on the device "meta", which hold no memory, of the dtypes and layouts of real use.
+        traced: names of the small examples that show torch.library.opcheck every optional argument, given and not.
+        dtypes, layouts: of `small`.
+        differentiable: positions in Example.args.
+    """
+
+    call: Callable
+    small: Callable[[torch.dtype, str], Iterator[Example]]
+    any_size: Callable[[int], Example]
+    real_size: Callable[[], Iterator[Example]]
+    traced: tuple[str, ...]
+    dtypes: tuple[torch.dtype, ...] = FLOATS
+    layouts: tuple[str, ...] = ("contiguous",)
+    differentiable: tuple[int, ...] = ()
