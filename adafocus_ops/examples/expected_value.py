@@ -58,7 +58,7 @@ EXAMPLES = OpExamples(
     small=small,
     any_size=any_size,
     real_size=real_size,
-    traced=("normaliser", "exact, two steps", "weights of single precision"),
+    traced=("all steps but one", "exact, two steps", "normaliser", "weights of single precision"),
     layouts=ROW_LAYOUTS,
     differentiable=(0, 1),
 )

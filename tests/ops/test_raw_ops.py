@@ -90,7 +90,30 @@ def test_a_compiled_loss_draws_anew_for_every_seed(request, backend):
 
 
 # Calls of raw ops that would read or write where they must not, were they carried out.
+FRAMES, BOXES = torch.ones(2, 3, 8, 8), torch.ones(2, 4)
+SIZE, HOW = (4, 4), ("zeros", False, torch.float32, False)
 UNSAFE = {
+    "crop_resize": [
+        (FRAMES[0], BOXES, None, None, *SIZE, *HOW),
+        (FRAMES, BOXES[:, :3], None, None, *SIZE, *HOW),
+        (FRAMES, BOXES.half(), None, None, *SIZE, *HOW),
+        (FRAMES, torch.ones(4, 2).mT, None, None, *SIZE, *HOW),
+        (FRAMES, BOXES, torch.tensor([0]), None, *SIZE, *HOW),
+        (FRAMES, BOXES, torch.tensor([0.0, 1.0]), None, *SIZE, *HOW),
+        (FRAMES, BOXES, None, torch.ones(2, 2), *SIZE, *HOW),
+        (FRAMES, BOXES, None, torch.ones(2, 3).double(), *SIZE, *HOW),
+        (FRAMES, BOXES, None, None, 0, 4, *HOW),
+        (FRAMES, BOXES, None, None, *SIZE, "reflect", *HOW[1:]),
+        (FRAMES.int(), BOXES, None, None, *SIZE, *HOW),
+    ],
+    "crop_mean": [
+        (FRAMES[0], BOXES, None, None, *SIZE, "zeros", torch.float32),
+        (FRAMES, BOXES[:, :3], None, None, *SIZE, "zeros", torch.float32),
+        (FRAMES, BOXES, torch.tensor([0]), None, *SIZE, "zeros", torch.float32),
+        (FRAMES, BOXES, None, torch.ones(2, 2), *SIZE, "zeros", torch.float32),
+        (FRAMES, BOXES, None, None, 4, 0, "zeros", torch.float32),
+        (FRAMES, BOXES, None, None, *SIZE, "reflect", torch.float32),
+    ],
     "weighted_sample": [
         (torch.ones(2, 3), 4, 1, SEED, None),
         (torch.ones(2, 3), 0, 1, SEED, None),
