@@ -1,33 +1,37 @@
-"""What README shows runs."""
+"""What README and the pages of docs/ show runs, and what they point to is there."""
 
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README, EXAMPLES = (ROOT / name for name in ("README.md", "docs/examples.md"))
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def run_example(heading: str) -> dict:
-    """Runs the first example below a heading; returns its variables."""
-    section = README.split(f"## {heading}\n", 1)[1]
+def run_example(page: Path, heading: str) -> dict:
+    """Runs the first example below a heading of a page; returns its variables."""
+    section = page.read_text().split(f"## {heading}\n", 1)[1]
     names = {}
     exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], names)
     return names
 
 
 def test_the_ten_lines_of_crop_resize():
-    names = run_example("crop_resize in ten lines")
+    names = run_example(README, "crop_resize in ten lines")
     assert names["patches"].shape == (3, 3, 96, 96)
     assert names["boxes"].grad.abs().sum() > 0
 
 
 def test_antialiasing_and_the_mean_of_a_crop():
-    assert run_example("Without aliasing, and without the crop")["thumbnail"].requires_grad
+    assert run_example(EXAMPLES, "Without aliasing, and without the crop")["thumbnail"].requires_grad
 
 
 def test_only_images_that_are_unsure_reach_the_second_stage():
-    names = run_example("Early exit in any classifier")
+    names = run_example(EXAMPLES, "Early exit in any classifier")
     model, images, thresholds = names["model"], names["images"], names["thresholds"]
     assert thresholds.expected_cost == 2.5
     batches = []
@@ -46,6 +50,41 @@ def test_only_images_that_are_unsure_reach_the_second_stage():
 
 
 def test_selector_learns_to_pick_what_shows_the_class():
-    names = run_example("Learning what to pick")
+    names = run_example(EXAMPLES, "Learning what to pick")
     assert names["right"] > 0.95
     assert names["loss"].isfinite()
+
+
+def without_code(text: str) -> str:
+    """A page's text without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """What links may name of a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", without_code(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@PAGE
+def test_links_point_to_something(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text()))
+    relative = [link for link in links if not re.match(r"[a-z]+:", link)]
+    missing = []
+    for link in relative:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            missing.append(link)
+    assert not missing, f"{page.relative_to(ROOT)} points to {', '.join(missing)}"
+
+
+# A path in code font that is no placeholder: it begins with a folder of the repository.
+NAMED = re.compile(r"`((?:adafocus_ops|adafocus_models|bench|csrc|docs|tests|third_party)/[\w./*-]*)[^`<]*`")
+
+
+@PAGE
+def test_files_that_a_page_names_are_there(page):
+    named = set(NAMED.findall(without_code(page.read_text())))
+    missing = sorted(path for path in named if not any(ROOT.glob(path.rstrip("/"))))
+    assert not missing, f"{page.relative_to(ROOT)} names {', '.join(missing)}"

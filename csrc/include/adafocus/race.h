@@ -1,5 +1,6 @@
 // Weighted sampling without replacement as a race: item t arrives at time E_t / w_t with E_t exponential, and
-// the first k to arrive are the k draws, in their order (METHOD: P(next is t) = w_t / sum of those left).
+// the first k to arrive are the k draws, in their order: P(next is t) = w_t / sum of those left (docs/method,
+// M10 and M11).
 //
 // Every backend must see the same order. So times are made of float32 operations that all of them round
 // alike: fused multiply-adds that are written as such, single multiplications, and correctly rounded
