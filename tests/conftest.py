@@ -93,6 +93,17 @@ def backend(request) -> str:
     return request.param
 
 
+@pytest.fixture
+def device(backend) -> str:
+    return device_of(backend)
+
+
+@pytest.fixture
+def crop_resize_runs(request, backend) -> None:
+    """Every test that uses it runs on each backend that can run crop_resize here."""
+    require_backend(request, "crop_resize", backend, device_of(backend))
+
+
 def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("backends")
     for backend in BACKENDS:

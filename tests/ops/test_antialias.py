@@ -6,17 +6,8 @@ import torch.nn.functional as F
 
 from adafocus_ops import crop_resize
 from adafocus_ops.examples.tensors import FLOATS, corners, random_images, smooth_boxes
-from conftest import device_of, require_backend
 
-
-@pytest.fixture(autouse=True)
-def usable(request, backend):
-    require_backend(request, "crop_resize", backend, device_of(backend))
-
-
-@pytest.fixture
-def device(backend) -> str:
-    return device_of(backend)
+pytestmark = pytest.mark.usefixtures("crop_resize_runs")
 
 
 def whole_box(top: int, left: int, height: int, width: int) -> torch.Tensor:

@@ -14,11 +14,6 @@ def usable(request, backend):
     require_backend(request, "crop_mean", backend, device_of(backend))
 
 
-@pytest.fixture
-def device(backend) -> str:
-    return device_of(backend)
-
-
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("size", "out"), [(7, 3), (7, 4), (5, 3), (40, 16)])
