@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ._checks import require
+from adafocus_ops.checks import require
+
+from .data import Clip, read_clip
+from .networks import Output, VideoModel
+from .pictures import contact_sheet, write_video
 from .registry import create_model
-from .video import Clip, read_clip
-from .video_model import Output, VideoModel
 
 OVERLAYS = (".png", ".mp4")
 TOP = 5
@@ -31,7 +33,7 @@ def predict(model: VideoModel, path: str | Path) -> tuple[Clip, Clip, Output]:
     Raises:
         FileNotFoundError, ValueError: as `read_clip`.
     """
-    require(not model.training, "model must be in evaluation mode: call model.eval()")
+    require(not model.training, lambda: "model must be in evaluation mode: call model.eval()")
     candidates, glance = read_clip(path, model.num_candidate_frames, model.num_glance_frames)
     device = next(model.parameters()).device
     with torch.inference_mode():
@@ -86,7 +88,7 @@ def _device(text: str) -> torch.device:
 def _run(options: argparse.Namespace) -> None:
     if options.overlay:
         same = options.overlay.resolve() == options.clip.resolve()
-        require(not same, f"--overlay must not be the clip itself, got {options.overlay}")
+        require(not same, lambda: f"--overlay must not be the clip itself, got {options.overlay}")
     torch.manual_seed(0)  # the random weights, if they stay, are the same every time
     labels = options.labels and _labels(options.labels)
     model = create_model(options.model, **({"num_classes": len(labels)} if labels else {})).eval()
@@ -109,14 +111,12 @@ def _run(options: argparse.Namespace) -> None:
     print("in the box (cy, cx, h, w) =", tuple(round(side, 1) for side in box.tolist()), "of 224 x 224 pixels")
 
     if options.overlay:
-        from . import drawing
-
         title = f"{options.model}: {lines[0]}"
         if options.overlay.suffix.lower() == ".mp4":
-            drawing.write_video(options.overlay, candidates, frame_index, box, title=title, note=note)
+            write_video(options.overlay, candidates, frame_index, box, title=title, note=note)
         else:
             weights = output.weights[0].float().cpu() if hasattr(model, "policy") else None
-            sheet = drawing.contact_sheet(
+            sheet = contact_sheet(
                 candidates, glance, frame_index, box, model.patch_size, weights=weights, title=title, note=note
             )
             sheet.save(options.overlay)
@@ -126,7 +126,7 @@ def _run(options: argparse.Namespace) -> None:
 def _labels(path: Path) -> list[str]:
     """A name for every class, which says how many there are."""
     labels = path.read_text(encoding="utf-8-sig", errors="replace").rstrip().splitlines()
-    require(len(labels) > 0, f"{path} must have a line for each class, but it is empty")
+    require(len(labels) > 0, lambda: f"{path} must have a line for each class, but it is empty")
     return labels
 
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from ._checks import require
-from .tsm_plus import TSMPlus
-from .uni_adafocus_tsm import UniAdaFocusTSM
-from .video_model import VideoModel
+from adafocus_ops.checks import require
+
+from .networks import TSMPlus, UniAdaFocusTSM, VideoModel
 
 ARCHITECTURES: dict[str, type[VideoModel]] = {"uni_adafocus_tsm": UniAdaFocusTSM, "tsm_plus": TSMPlus}
 
@@ -33,6 +32,6 @@ def create_model(name: str, **overrides: Any) -> VideoModel:
         ValueError: an unknown name (the message lists those there are), or an argument that does not fit.
         TypeError: an argument that the architecture does not have.
     """
-    require(name in list_models(), f"name must be one of {', '.join(list_models())}, got {name!r}")
+    require(name in list_models(), lambda: f"name must be one of {', '.join(list_models())}, got {name!r}")
     architecture, arguments = CONFIGURATIONS.get(name, (name, {}))
     return ARCHITECTURES[architecture](**(arguments | overrides))

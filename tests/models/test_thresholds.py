@@ -16,14 +16,16 @@ from adafocus_models import (
     exit_score,
     mean_average_precision,
     solve_thresholds,
-    thresholds,
     top_k_accuracy,
 )
+from adafocus_models.exits.scores import CRITERIA
+from adafocus_models.exits.solve import Q_SWEEP
+from adafocus_models.exits.thresholds import UNREACHED
 from adafocus_ops import exit_gate
 from conftest import ORACLES
 
 INDEX = json.loads((ORACLES / "ops" / "index.json").read_text())
-CRITERIA = {"max_logit": "confidence", "entropy": "entropy"}  # ours -> what the published code calls it
+PUBLISHED = {"max_logit": "confidence", "entropy": "entropy"}  # ours -> what the published code calls it
 NAN = float("nan")
 
 
@@ -60,19 +62,19 @@ def random_scores(exits: int = 5, videos: int = 300, seed: int = 0) -> tuple[Ten
 # --- the published numbers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", PUBLISHED)
 @pytest.mark.parametrize("case", INDEX["early_exit"])
 def test_scores_are_the_published_ones(case, criterion):
     data = arrays("early_exit", case)
     for part, logits in zip(("train", "val"), oracle_logits(case), strict=True):
         assert_close(logits.double().square().sum((1, 2)).sqrt(), data[f"{part}_logits_l2"])
-        expected = data[f"{CRITERIA[criterion]}.{part}_scores"]
+        expected = data[f"{PUBLISHED[criterion]}.{part}_scores"]
         atol = 0 if criterion == "max_logit" else 1e-6
         assert_close(exit_score(logits, criterion), expected, atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("given", ["ratio", "fractions"])
-@pytest.mark.parametrize("criterion", CRITERIA.values())
+@pytest.mark.parametrize("criterion", PUBLISHED.values())
 @pytest.mark.parametrize("case", INDEX["early_exit"])
 def test_thresholds_are_the_published_ones(case, criterion, given):
     data = arrays("early_exit", case)
@@ -173,7 +175,7 @@ def test_scores_by_criterion():
     assert exit_score(logits, "confidence")[0].item() == pytest.approx(np.exp(2) / z)
     assert exit_score(logits, "entropy")[0].item() == pytest.approx(2 * np.exp(2) / z - np.log(z))
     assert exit_score(logits, "max_logit")[:2].tolist() == [2, 50]
-    for criterion in thresholds.CRITERIA:
+    for criterion in CRITERIA:
         score = exit_score(logits, criterion)
         assert score[1] > score[0]
         assert score.isnan().tolist() == [False, False, True, True, True]
@@ -190,9 +192,9 @@ def solved_by_hand(scores: Tensor, fractions: list[float]) -> list[float]:
     for e in range(exits - 1):
         surest = sorted((v for v in inside if not scores[e, v].isnan()), key=lambda v: -scores[e, v].item())
         surest = surest[: int(np.floor(np.float32(videos) * np.float32(fractions[e])))]
-        values.append(scores[e, surest[-1]].item() if surest else thresholds.UNREACHED)
+        values.append(scores[e, surest[-1]].item() if surest else UNREACHED)
         inside -= {v for v in inside if scores[e, v] >= values[-1]}
-    return [*values, -thresholds.UNREACHED]
+    return [*values, -UNREACHED]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -308,8 +310,8 @@ def test_curve_goes_from_cheap_to_good():
     scores, costs, correct = random_scores(videos=2000)
     training, _, _ = random_scores(videos=2000, seed=1)
     curve = exit_curve(scores, costs, correct, solved_on=training)
-    assert curve.q.shape == curve.expected_cost.shape == curve.accuracy.shape == (len(thresholds.Q_SWEEP),)
-    assert curve.exit_fraction.shape == (len(thresholds.Q_SWEEP), 5)
+    assert curve.q.shape == curve.expected_cost.shape == curve.accuracy.shape == (len(Q_SWEEP),)
+    assert curve.exit_fraction.shape == (len(Q_SWEEP), 5)
     assert (curve.expected_cost.diff() >= -0.02).all()
     assert curve.expected_cost[-1] == costs[-1]
     assert curve.accuracy[-1] == correct[-1].double().mean()

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from ._checks import require
-from .mobilenet_v2 import MobileNetV2
-from .resnet import ResNet50
+from adafocus_ops.checks import require
+
+from ..backbones.mobilenet_v2 import MobileNetV2
+from ..backbones.resnet import ResNet50
 from .video_model import Output, VideoModel
 
 
@@ -34,7 +35,7 @@ class TSMPlus(VideoModel):
         )
         require(
             num_focus_frames == num_glance_frames,
-            f"num_focus_frames must equal num_glance_frames={num_glance_frames}, got {num_focus_frames}",
+            lambda: f"num_focus_frames must equal num_glance_frames={num_glance_frames}, got {num_focus_frames}",
         )
         channels = self.glance_encoder.out_channels + self.focus_encoder.out_channels
         self.classifier = nn.Linear(channels, num_classes)
@@ -61,7 +62,7 @@ class TSMPlus(VideoModel):
         Raises:
             TypeError, ValueError: an input of another type or shape.
         """
-        require(gate is None, "gate must be None: this model has one exit")
+        require(gate is None, lambda: "gate must be None: this model has one exit")
         self._check_inputs(frames, glance_frames)
         _, features, glance_index = self._glance_at(frames, glance_frames)
         patches = self._read_whole(frames, None, self.focus_encoder)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from adafocus_ops import ExitGate, boxes, quantile_frames
+from adafocus_ops.checks import require
 
-from ._checks import require
-from .mobilenet_v2 import MobileNetV2
+from ..backbones.mobilenet_v2 import MobileNetV2
+from ..backbones.resnet import ResNet50
 from .policies import SpatialPolicy, TemporalPolicy
-from .resnet import ResNet50
 from .video_model import Output, VideoModel, flat_index
 
 # Smallest and largest side of a patch in frame pixels, whatever its size after resizing.
@@ -187,7 +187,9 @@ def _staying(gate: ExitGate, num_videos: int) -> Tensor:
     listed = torch.cat([keep, leave]).sort().values
     require(
         torch.equal(listed, torch.arange(num_videos, device=listed.device)),
-        f"gate must sort each of the {num_videos} videos into keep or leave (no capacity, no active),"
-        f" got {keep.tolist()} and {leave.tolist()}",
+        lambda: (
+            f"gate must sort each of the {num_videos} videos into keep or leave (no capacity, no active),"
+            f" got {keep.tolist()} and {leave.tolist()}"
+        ),
     )
     return keep

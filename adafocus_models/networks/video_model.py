@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import adafocus_ops
+from adafocus_ops.checks import check_positive_ints, describe, require
 
 from . import checkpoints
-from ._checks import check_positive_ints, describe, require
 
 # The methods that forward goes through, in the order of their first call. Each is called through the
 # instance, so that wrapping them there (for timing, say) catches every call.
@@ -78,7 +78,9 @@ class VideoModel(nn.Module, ABC):
         )
         require(
             num_candidate_frames >= num_focus_frames,
-            f"num_candidate_frames must be at least num_focus_frames={num_focus_frames}, got {num_candidate_frames}",
+            lambda: (
+                f"num_candidate_frames must be at least num_focus_frames={num_focus_frames}, got {num_candidate_frames}"
+            ),
         )
         self.num_classes = num_classes
         self.patch_size = patch_size
@@ -155,14 +157,14 @@ class VideoModel(nn.Module, ABC):
 
     def _check_frames(self, name: str, frames: object, count: int) -> None:
         side = self.frame_size
-        require(isinstance(frames, Tensor), f"{name} must be a tensor, got {describe(frames)}", TypeError)
+        require(isinstance(frames, Tensor), lambda: f"{name} must be a tensor, got {describe(frames)}", TypeError)
         require(
             frames.ndim == 5 and tuple(frames.shape[1:]) == (count, 3, side, side),
-            f"{name} must be [B, {count}, 3, {side}, {side}], got {describe(frames)}",
+            lambda: f"{name} must be [B, {count}, 3, {side}, {side}], got {describe(frames)}",
         )
         require(
             frames.dtype == torch.uint8 or frames.is_floating_point(),
-            f"{name} must be uint8 or floating point, got {describe(frames)}",
+            lambda: f"{name} must be uint8 or floating point, got {describe(frames)}",
             TypeError,
         )
 
@@ -171,15 +173,19 @@ class VideoModel(nn.Module, ABC):
         if glance_frames is None:
             require(
                 self.num_candidate_frames >= self.num_glance_frames,
-                f"glance_frames must be given when there are fewer candidates ({self.num_candidate_frames}) than"
-                f" glance frames ({self.num_glance_frames})",
+                lambda: (
+                    f"glance_frames must be given when there are fewer candidates ({self.num_candidate_frames}) than"
+                    f" glance frames ({self.num_glance_frames})"
+                ),
             )
             return
         self._check_frames("glance_frames", glance_frames, self.num_glance_frames)
         require(
             glance_frames.shape[0] == frames.shape[0] and glance_frames.device == frames.device,
-            f"glance_frames must be of the {frames.shape[0]} videos of frames and on {frames.device},"
-            f" got {describe(glance_frames)} on {glance_frames.device}",
+            lambda: (
+                f"glance_frames must be of the {frames.shape[0]} videos of frames and on {frames.device},"
+                f" got {describe(glance_frames)} on {glance_frames.device}"
+            ),
         )
 
     @abstractmethod

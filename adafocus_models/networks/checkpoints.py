@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import describe, require
-from .mobilenet_v2 import InvertedResidual
-from .resnet import Bottleneck
+from adafocus_ops.checks import describe, require
+
+from ..backbones.mobilenet_v2 import InvertedResidual
+from ..backbones.resnet import Bottleneck
 
 # More names than this are counted, not listed, in an error.
 LISTED = 20
@@ -85,9 +86,9 @@ def _read(source: Source) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
-    require(isinstance(state, Mapping), f"a checkpoint must hold a state dict, got {describe(state)}")
+    require(isinstance(state, Mapping), lambda: f"a checkpoint must hold a state dict, got {describe(state)}")
     strangers = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    require(not strangers, f"a state dict must hold tensors only; these entries are none: {_listed(strangers)}")
+    require(not strangers, lambda: f"a state dict must hold tensors only; these entries are none: {_listed(strangers)}")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
@@ -138,7 +139,7 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], naming: Mapping[str, st
         lines = [f"{name} must be {expected}, got {got}" for name, (expected, got) in reshaped.items()]
         problems.append(f"{len(reshaped)} of another shape: {_listed(lines)}")
     problems += _class_count(model, reshaped.values())
-    require(not problems, f"the checkpoint does not fit this {type(model).__name__}: " + "; ".join(problems))
+    require(not problems, lambda: f"the checkpoint does not fit this {type(model).__name__}: " + "; ".join(problems))
     # Not strict: an entry that may be missing (see load_backbone) is not in naming.
     model.load_state_dict({ours: state[theirs] for ours, theirs in naming.items()}, strict=False)
 
