@@ -15,7 +15,9 @@ from .exits import (
 )
 from .networks import (
     STAGES,
+    Configuration,
     Output,
+    PaperFigures,
     TSMPlus,
     UniAdaFocusTSM,
     VideoModel,
@@ -23,20 +25,24 @@ from .networks import (
     load_backbone,
     multiply_adds,
 )
-from .registry import create_model, list_models
+from .registry import architectures, configurations, create_model, list_models
 
 __all__ = [
     "STAGES",
+    "Configuration",
     "Curve",
     "Evaluation",
     "MobileNetV2",
     "Output",
+    "PaperFigures",
     "ResNet50",
     "TSMPlus",
     "Thresholds",
     "UniAdaFocusTSM",
     "VideoModel",
+    "architectures",
     "average_precision",
+    "configurations",
     "create_model",
     "evaluate_thresholds",
     "exit_curve",

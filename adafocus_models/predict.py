@@ -99,28 +99,49 @@ def _run(options: argparse.Namespace) -> None:
         note = ""
     candidates, glance, output = predict(model.to(options.device), options.clip)
 
-    frame_index, box = output.frame_index[0].cpu(), output.boxes[0].float().cpu()
-    ranked = output.logits[0].float().softmax(0).topk(min(TOP, model.num_classes))
-    lines = [f"{labels[c]}, {p:.1%}" for p, c in zip(ranked.values.tolist(), ranked.indices.tolist(), strict=True)]
+    answers = _answers(output, labels)
+    _print(options, candidates, output, answers, note)
+    if options.overlay:
+        _draw(options, model, candidates, glance, output, title=f"{options.model}: {answers[0]}", note=note)
+        print(f"drawn to {options.overlay}")
+
+
+def _answers(output: Output, labels: Sequence[str]) -> list[str]:
+    """The likeliest classes and their probabilities, the first of them first."""
+    ranked = output.logits[0].float().softmax(0).topk(min(TOP, len(output.logits[0])))
+    return [f"{labels[c]}, {p:.1%}" for p, c in zip(ranked.values.tolist(), ranked.indices.tolist(), strict=True)]
+
+
+def _print(options: argparse.Namespace, candidates: Clip, output: Output, answers: Sequence[str], note: str) -> None:
     print(f"{options.model} on {options.clip}")
     if note:
         print(f"{note}; give --checkpoint")
-    for rank, line in enumerate(lines, 1):
-        print(f"  {rank}. {line}")
-    print("looked at frames", *candidates.source_index[frame_index].tolist())
-    print("in the box (cy, cx, h, w) =", tuple(round(side, 1) for side in box.tolist()), "of 224 x 224 pixels")
+    for rank, answer in enumerate(answers, 1):
+        print(f"  {rank}. {answer}")
+    print("looked at frames", *candidates.source_index[output.frame_index[0].cpu()].tolist())
+    box = tuple(round(side, 1) for side in output.boxes[0].float().tolist())
+    print("in the box (cy, cx, h, w) =", box, "of 224 x 224 pixels")
 
-    if options.overlay:
-        title = f"{options.model}: {lines[0]}"
-        if options.overlay.suffix.lower() == ".mp4":
-            write_video(options.overlay, candidates, frame_index, box, title=title, note=note)
-        else:
-            weights = output.weights[0].float().cpu() if hasattr(model, "policy") else None
-            sheet = contact_sheet(
-                candidates, glance, frame_index, box, model.patch_size, weights=weights, title=title, note=note
-            )
-            sheet.save(options.overlay)
-        print(f"drawn to {options.overlay}")
+
+def _draw(
+    options: argparse.Namespace,
+    model: VideoModel,
+    candidates: Clip,
+    glance: Clip,
+    output: Output,
+    *,
+    title: str,
+    note: str,
+) -> None:
+    frame_index, box = output.frame_index[0].cpu(), output.boxes[0].float().cpu()
+    if options.overlay.suffix.lower() == ".mp4":
+        write_video(options.overlay, candidates, frame_index, box, title=title, note=note)
+        return
+    weights = output.weights[0].float().cpu() if model.has_policy else None
+    sheet = contact_sheet(
+        candidates, glance, frame_index, box, model.patch_size, weights=weights, title=title, note=note
+    )
+    sheet.save(options.overlay)
 
 
 def _labels(path: Path) -> list[str]:

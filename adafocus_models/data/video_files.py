@@ -40,7 +40,7 @@ def read_video(path: Path, wanted: Wanted, prepare: Prepare) -> Frames:
 
 
 def _stated_frames(path: Path) -> int:
-    """How many frames the file claims to hold: from its header, or else its number of packets."""
+    """Number of frames that the file claims to hold: from its header, or else its number of packets."""
     with _open(path) as stream:
         return stream.frames or sum(packet is not None for packet in _packets(stream, Counter()))
 

@@ -1,4 +1,4 @@
-"""How good predictions are: accuracy, and average precision where a video may have several labels."""
+"""Quality of predictions: accuracy, and average precision where a video may have several labels."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""How sure an answer is: one number for the logits of each video."""
+"""Scores of answers: one number for the logits of each, the larger the surer."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ CRITERIA = ("entropy", "confidence", "max_logit")
 
 
 def exit_score(logits: Tensor, criterion: str = "entropy") -> Tensor:
-    """How sure an answer is, the larger the surer.
+    """Score of an answer, the larger the surer.
 
     Args:
         logits: [..., C] floating point.

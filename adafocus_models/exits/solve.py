@@ -11,7 +11,7 @@ from .arguments import check_correct, check_costs, check_videos
 from .evaluate import at_exit, first_exit
 from .thresholds import UNREACHED, Thresholds
 
-# From all that leave at the first exit to all that go on to the last, finely enough to refine around the best.
+# Ratios q from all that leave at the first exit to all that go on to the last, finely enough to refine around the best.
 Q_SWEEP = tuple(torch.logspace(-8, 8, 161, dtype=torch.float64).tolist())
 
 
@@ -68,7 +68,7 @@ class Solver:
         self.num_scored = scores.isfinite().sum(1).tolist()
 
     def solve(self, fractions: Tensor) -> Thresholds:
-        """For fractions [E] float32."""
+        """Thresholds for exit fractions [E] float32."""
         exits, videos = self.scores.shape
         quotas = (videos * fractions).floor().long().tolist()  # the product in float32, as published
         values = torch.full((exits,), UNREACHED, dtype=torch.float64)

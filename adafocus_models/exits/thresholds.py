@@ -19,7 +19,7 @@ FILE_VERSION = 1
 
 
 class Thresholds(NamedTuple):
-    """How sure an answer must be to end at each of E exits, and what that gave on the videos it was solved on."""
+    """Least scores of an answer that ends at each of E exits, and their result on the videos they were solved on."""
 
     values: Tensor  # [E] float64: leave at exit e if the score is at least values[e]
     exit_fraction: Tensor  # [E] float64, the share of the videos that leave at exit e

@@ -5,11 +5,13 @@ from .costs import multiply_adds
 from .folding import fold_batch_norm
 from .tsm_plus import TSMPlus
 from .uni_adafocus_tsm import UniAdaFocusTSM
-from .video_model import STAGES, Output, VideoModel
+from .video_model import STAGES, Configuration, Output, PaperFigures, VideoModel
 
 __all__ = [
     "STAGES",
+    "Configuration",
     "Output",
+    "PaperFigures",
     "TSMPlus",
     "UniAdaFocusTSM",
     "VideoModel",

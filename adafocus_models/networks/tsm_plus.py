@@ -5,9 +5,11 @@ from torch import Tensor, nn
 
 from adafocus_ops.checks import require
 
-from ..backbones.mobilenet_v2 import MobileNetV2
-from ..backbones.resnet import ResNet50
-from .video_model import Output, VideoModel
+from ..backbones import MobileNetV2, ResNet50
+from .video_model import Configuration, Output, PaperFigures, VideoModel
+
+# Table IV.
+CONFIGURATIONS = (Configuration("tsm_plus_8+8", "tsm_plus", paper=PaperFigures(35.1, 218.2)),)
 
 
 class TSMPlus(VideoModel):
@@ -40,10 +42,6 @@ class TSMPlus(VideoModel):
         channels = self.glance_encoder.out_channels + self.focus_encoder.out_channels
         self.classifier = nn.Linear(channels, num_classes)
 
-    def head(self, glance_features: Tensor, focus_features: Tensor) -> Tensor:
-        """Stage: logits [B, C] from features [B, T0, 1280] and [B, K, 2048]."""
-        return self.classifier(torch.cat([glance_features, focus_features], 2)).mean(1)
-
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: None = None) -> Output:
         """Recognises B videos.
 
@@ -63,16 +61,36 @@ class TSMPlus(VideoModel):
             TypeError, ValueError: an input of another type or shape.
         """
         require(gate is None, lambda: "gate must be None: this model has one exit")
-        self._check_inputs(frames, glance_frames)
-        _, features, glance_index = self._glance_at(frames, glance_frames)
-        patches = self._read_whole(frames, None, self.focus_encoder)
-        logits = self.head(features, self.focus(patches))
+        self.check_inputs(frames, glance_frames)
+
+        glance_index = self._all_candidates(frames) if glance_frames is None else None  # [B, T0]
+        glanced = frames if glance_frames is None else glance_frames
+        whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
+        glance_features = self.glance(whole)  # [B, T0, 1280]
+        patches = self.read_whole(frames, None, self.focus_encoder)  # [B * K, 3, 224, 224]
+        focus_features = self.focus(patches)  # [B, K, 2048]
+        logits = self.final_head(glance_features, focus_features)  # [B, C]
 
         videos, device = logits.shape[0], logits.device
-        frame_index = torch.arange(self.num_focus_frames, device=device).expand(videos, -1)
-        weights = torch.full((videos, self.num_glance_frames), 1 / self.num_glance_frames, device=device)
-        boxes = self._full_frames(videos, device)
-        return Output(logits, logits[:, None], frame_index, boxes, weights, glance_index)
+        exit_logits = logits[:, None]  # [B, 1, C]
+        boxes = self.whole_frame_boxes(videos, device)  # [B, 4]
+        weights = torch.full((videos, self.num_glance_frames), 1 / self.num_glance_frames, device=device)  # [B, T0]
+        return Output(logits, exit_logits, self._all_candidates(frames), boxes, weights, glance_index)
 
-    def _glance_positions(self, device: torch.device) -> Tensor:
-        return torch.arange(self.num_glance_frames, device=device)
+    def glance(self, frames: Tensor) -> Tensor:
+        """Stage: features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""
+        maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))  # [B, T0, 1280, 7, 7]
+        return maps.mean((-2, -1))
+
+    def focus(self, patches: Tensor) -> Tensor:
+        """Stage: features [B, K, 2048] of whole frames [B * K, 3, 224, 224]."""
+        maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))  # [B, K, 2048, 7, 7]
+        return maps.mean((-2, -1))
+
+    def final_head(self, glance_features: Tensor, focus_features: Tensor) -> Tensor:
+        """Stage: logits [B, C] from features [B, T0, 1280] and [B, K, 2048]."""
+        return self.classifier(torch.cat([glance_features, focus_features], 2)).mean(1)
+
+    def _all_candidates(self, frames: Tensor) -> Tensor:
+        """[B, K] int64: 0..K-1 for every video."""
+        return torch.arange(self.num_focus_frames, device=frames.device).expand(frames.shape[0], -1)

@@ -1,20 +1,55 @@
 """Uni-AdaFocus-TSM: one deformable patch per video, in frames picked by a temporal policy, with an early exit."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from adafocus_ops import ExitGate, boxes, quantile_frames
+import adafocus_ops
+from adafocus_ops import ExitGate, quantile_frames
 from adafocus_ops.checks import require
 
-from ..backbones.mobilenet_v2 import MobileNetV2
-from ..backbones.resnet import ResNet50
+from ..backbones import MobileNetV2, ResNet50
 from .policies import SpatialPolicy, TemporalPolicy
-from .video_model import Output, VideoModel, flat_index
+from .video_model import Configuration, Output, PaperFigures, VideoModel, flat_index
 
 # Smallest and largest side of a patch in frame pixels, whatever its size after resizing.
 MIN_SIDE, MAX_SIDE = 96, 224
+
+
+def _configuration(
+    patch_size: int, num_focus_frames: int, paper: PaperFigures, paper_exits: dict[float, PaperFigures] | None = None
+) -> Configuration:
+    return Configuration(
+        f"uni_adafocus_tsm_{patch_size}_8+{num_focus_frames}",
+        "uni_adafocus_tsm",
+        {"patch_size": patch_size, "num_focus_frames": num_focus_frames},
+        paper,
+        paper_exits or {},
+    )
+
+
+# Table IV. The share that leaves early is the one that these GFLOPs come from.
+CONFIGURATIONS = (
+    _configuration(96, 8, PaperFigures(8.8, 569.4)),
+    _configuration(96, 12, PaperFigures(11.8, 474.8), {0.319: PaperFigures(8.8, 569.2)}),
+    _configuration(128, 12, PaperFigures(18.8, 366.4)),
+    _configuration(128, 16, PaperFigures(24.2, 305.4), {0.248: PaperFigures(18.8, 366.8)}),
+)
+
+
+class Look(NamedTuple):
+    """Patches of B' videos, seen: where and when they lie, and the answers that follow."""
+
+    logits: Tensor  # [B', C] of exit 1
+    frame_index: Tensor  # [B', K] int64 into the candidates
+    boxes: Tensor  # [B', 4] (cy, cx, h, w) in frame pixels
+    weights: Tensor  # [B', T0] of the glance frames
+
+    def with_videos(self, videos: Tensor, other: "Look") -> "Look":
+        """This look, with the rows at videos [B''] taken from another of B'' videos."""
+        return Look(*(mine.index_copy(0, videos, theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
 class UniAdaFocusTSM(VideoModel):
@@ -33,6 +68,7 @@ class UniAdaFocusTSM(VideoModel):
     Source: Uni-AdaFocus, Section 4 and Appendix H.1.
     """
 
+    num_exits = 2
     stage_modules = {
         "glance": ("glance_encoder",),
         "policy": ("temporal_policy", "spatial_policy"),
@@ -80,26 +116,6 @@ class UniAdaFocusTSM(VideoModel):
         self.focus_aux_head = nn.Linear(focus_channels, num_classes)
         self.spatial_aux_head = nn.Linear(glance_channels, num_classes)
 
-    def policy(self, maps: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Stage: when and where to look.
-
-        Args:
-            maps, features: of the glance, [B, T0, 1280, 7, 7] and [B, T0, 1280].
-
-        Returns:
-            weights [B, T0], frame_index [B, K] int64 into the candidates, boxes [B, 4] in frame pixels.
-        """
-        weights = self.temporal_policy(features)
-        frame_index = quantile_frames(weights, self.num_candidate_frames, self.num_focus_frames)
-        action = self.spatial_policy(maps)
-        return weights, frame_index, boxes.from_action(action, (self.frame_size,) * 2, MIN_SIDE, MAX_SIDE)
-
-    def head(self, glance_features: Tensor, focus_features: Tensor | None = None) -> Tensor:
-        """Stage: logits [B, C] of exit 0, or with the focus's features [B, K, 2048] of exit 1."""
-        if focus_features is None:
-            return self.glance_aux_head(glance_features).mean(1)
-        return self.glance_head(glance_features).mean(1) + self.focus_head(focus_features).mean(1)
-
     def forward(
         self,
         frames: Tensor,
@@ -126,62 +142,100 @@ class UniAdaFocusTSM(VideoModel):
         Raises:
             TypeError, ValueError: an input of another type or shape.
         """
-        self._check_inputs(frames, glance_frames)
-        maps, features, glance_index = self._glance_at(frames, glance_frames)
-        exit0 = self.head(features)
-        if gate is None:
-            looked = self._look_closer(frames, maps, features)
-            logits = looked[0]
-        else:
-            keep = _staying(gate(exit0), exit0.shape[0])
-            looked = self._nobody_looked(exit0)
-            if keep.numel():
-                for rows, kept in zip(looked, self._look_closer(frames, maps[keep], features[keep], keep), strict=True):
-                    rows[keep] = kept
-            logits = exit0.index_copy(0, keep, looked[0][keep])
-        exit1, frame_index, box, weights = looked
-        return Output(logits, torch.stack([exit0, exit1], 1), frame_index, box, weights, glance_index)
+        self.check_inputs(frames, glance_frames)
 
-    def _look_closer(
-        self, frames: Tensor, maps: Tensor, features: Tensor, videos: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Policy, focus and exit 1 for the videos with these maps and features.
+        # A glance at whole frames, and exit 0.
+        glance_index = self._pick_glance_frames(frames) if glance_frames is None else None  # [B, T0]
+        glanced = frames if glance_frames is None else glance_frames
+        whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
+        maps, features = self.glance(whole)  # [B, T0, 1280, 7, 7], [B, T0, 1280]
+        early = self.early_head(features)  # [B, C]
+
+        # A closer look at all videos, or at those that the gate sends on, and exit 1.
+        if gate is None:
+            look = self._look_closer(frames, maps, features)
+            logits = look.logits  # [B, C]
+        else:
+            keep = _sent_on(gate(early), early.shape[0])  # [B']
+            look = self._look_closer_at(keep, frames, maps, features, early)
+            logits = early.index_copy(0, keep, look.logits[keep])  # [B, C]
+
+        exit_logits = torch.stack([early, look.logits], 1)  # [B, 2, C]
+        return Output(logits, exit_logits, look.frame_index, look.boxes, look.weights, glance_index)
+
+    def _look_closer(self, frames: Tensor, maps: Tensor, features: Tensor, videos: Tensor | None = None) -> Look:
+        """Where and when to look, what is seen there, and exit 1.
 
         Args:
             frames: the candidates of the whole batch.
-            videos: [B'] places in the batch of the videos that maps and features belong to; None for all.
+            maps, features: of the glance at B' of its videos.
+            videos: [B'] the places of these videos in the batch; None for all.
+        """
+        weights, frame_index, boxes = self.policy(maps, features)  # [B', T0], [B', K], [B', 4]
+        each_frame = boxes.repeat_interleave(self.num_focus_frames, 0)  # [B' * K, 4]
+        flat = flat_index(frame_index, frames.shape[1], videos)  # [B' * K]
+        patches = self.read(frames, each_frame, flat, self.patch_size, self.focus_encoder)  # [B' * K, 3, P, P]
+        focus_features = self.focus(patches)  # [B', K, 2048]
+        logits = self.final_head(features, focus_features)  # [B', C]
+        return Look(logits, frame_index, boxes, weights)
+
+    def _look_closer_at(self, keep: Tensor, frames: Tensor, maps: Tensor, features: Tensor, early: Tensor) -> Look:
+        """The closer look at the videos keep [B'], in the rows of the whole batch; NaN and -1 in the other rows.
+
+        Nothing runs where no video is kept.
+        """
+        videos, dtype = early.shape[0], torch.promote_types(early.dtype, torch.float32)
+        look = Look(
+            logits=torch.full_like(early, torch.nan),  # [B, C]
+            frame_index=early.new_full((videos, self.num_focus_frames), -1, dtype=torch.int64),  # [B, K]
+            boxes=early.new_full((videos, 4), torch.nan, dtype=dtype),  # [B, 4]
+            weights=early.new_full((videos, self.num_glance_frames), torch.nan, dtype=dtype),  # [B, T0]
+        )
+        if keep.numel() == 0:
+            return look
+        return look.with_videos(keep, self._look_closer(frames, maps[keep], features[keep], keep))
+
+    def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage: maps [B, T0, 1280, 7, 7] and features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""
+        maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))
+        return maps, maps.mean((-2, -1))
+
+    def policy(self, maps: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Stage: when and where to look.
+
+        Args:
+            maps, features: of the glance, [B, T0, 1280, 7, 7] and [B, T0, 1280].
 
         Returns:
-            logits [B', C] of exit 1, frame_index [B', K], boxes [B', 4], weights [B', T0].
+            weights [B, T0], frame_index [B, K] int64 into the candidates, boxes [B, 4] in frame pixels.
         """
-        weights, frame_index, box = self.policy(maps, features)
-        patches = self.read(
-            frames,
-            box.repeat_interleave(self.num_focus_frames, 0),
-            flat_index(frame_index, frames.shape[1], videos),
-            self.patch_size,
-            self.focus_encoder,
-        )
-        return self.head(features, self.focus(patches)), frame_index, box, weights
+        weights = self.temporal_policy(features)  # [B, T0]
+        frame_index = quantile_frames(weights, self.num_candidate_frames, self.num_focus_frames)  # [B, K]
+        action = self.spatial_policy(maps)  # [B, 4]
+        boxes = adafocus_ops.boxes.from_action(action, (self.frame_size,) * 2, MIN_SIDE, MAX_SIDE)  # [B, 4]
+        return weights, frame_index, boxes
 
-    def _nobody_looked(self, exit0: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What _look_closer returns, for videos that all left at exit 0."""
-        videos = exit0.shape[0]
-        dtype = torch.promote_types(exit0.dtype, torch.float32)
-        return (
-            torch.full_like(exit0, torch.nan),
-            exit0.new_full((videos, self.num_focus_frames), -1, dtype=torch.int64),
-            exit0.new_full((videos, 4), torch.nan, dtype=dtype),
-            exit0.new_full((videos, self.num_glance_frames), torch.nan, dtype=dtype),
-        )
+    def focus(self, patches: Tensor) -> Tensor:
+        """Stage: features [B, K, 2048] of patches [B * K, 3, P, P]."""
+        maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))  # [B, K, 2048, h, w]
+        return maps.mean((-2, -1))
 
-    def _glance_positions(self, device: torch.device) -> Tensor:
+    def early_head(self, glance_features: Tensor) -> Tensor:
+        """Stage: logits [B, C] of exit 0, from the glance's features [B, T0, 1280]."""
+        return self.glance_aux_head(glance_features).mean(1)
+
+    def final_head(self, glance_features: Tensor, focus_features: Tensor) -> Tensor:
+        """Stage: logits [B, C] of exit 1, from the features [B, T0, 1280] and [B, K, 2048] of both encoders."""
+        return self.glance_head(glance_features).mean(1) + self.focus_head(focus_features).mean(1)
+
+    def _pick_glance_frames(self, frames: Tensor) -> Tensor:
+        """[B, T0] int64: the candidates that are glanced at where no glance frames are given."""
         step = self.num_candidate_frames // self.num_glance_frames
-        positions = 1 + step * torch.arange(self.num_glance_frames, device=device)
-        return positions.clamp(max=self.num_candidate_frames - 1)
+        positions = 1 + step * torch.arange(self.num_glance_frames, device=frames.device)  # [T0]
+        return positions.clamp(max=self.num_candidate_frames - 1).expand(frames.shape[0], -1)
 
 
-def _staying(gate: ExitGate, num_videos: int) -> Tensor:
+def _sent_on(gate: ExitGate, num_videos: int) -> Tensor:
     """[B'] int64: the videos that go on, once it is clear that every other one leaves."""
     keep, leave = gate.keep, gate.leave
     listed = torch.cat([keep, leave]).sort().values

@@ -31,6 +31,7 @@ class Stub(nn.Module):
 
     num_classes, patch_size, frame_size = CLASSES, PATCH, 224
     num_glance_frames, num_focus_frames, num_candidate_frames = GLANCES, len(PICKED), CANDIDATES
+    has_policy = True
 
     def __init__(self):
         super().__init__()
