@@ -1,29 +1,48 @@
 """The paper's models on the public ops: `create_model` first, then call what it returns on frames."""
 
-from .checkpoints import load_backbone
-from .costs import multiply_adds
-from .folding import fold_batch_norm
-from .metrics import average_precision, mean_average_precision, top_k_accuracy
-from .mobilenet_v2 import MobileNetV2
-from .registry import create_model, list_models
-from .resnet import ResNet50
-from .thresholds import Curve, Evaluation, Thresholds, evaluate_thresholds, exit_curve, exit_score, solve_thresholds
-from .tsm_plus import TSMPlus
-from .uni_adafocus_tsm import UniAdaFocusTSM
-from .video_model import STAGES, Output, VideoModel
+from .backbones import MobileNetV2, ResNet50
+from .exits import (
+    Curve,
+    Evaluation,
+    Thresholds,
+    average_precision,
+    evaluate_thresholds,
+    exit_curve,
+    exit_score,
+    mean_average_precision,
+    solve_thresholds,
+    top_k_accuracy,
+)
+from .networks import (
+    STAGES,
+    Configuration,
+    Output,
+    PaperFigures,
+    TSMPlus,
+    UniAdaFocusTSM,
+    VideoModel,
+    fold_batch_norm,
+    load_backbone,
+    multiply_adds,
+)
+from .registry import architectures, configurations, create_model, list_models
 
 __all__ = [
     "STAGES",
+    "Configuration",
     "Curve",
     "Evaluation",
     "MobileNetV2",
     "Output",
+    "PaperFigures",
     "ResNet50",
     "TSMPlus",
     "Thresholds",
     "UniAdaFocusTSM",
     "VideoModel",
+    "architectures",
     "average_precision",
+    "configurations",
     "create_model",
     "evaluate_thresholds",
     "exit_curve",

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ._checks import require
+from adafocus_ops.checks import require
+
+from .data import Clip, read_clip
+from .networks import Output, VideoModel
+from .pictures import contact_sheet, write_video
 from .registry import create_model
-from .video import Clip, read_clip
-from .video_model import Output, VideoModel
 
 OVERLAYS = (".png", ".mp4")
 TOP = 5
@@ -31,7 +33,7 @@ def predict(model: VideoModel, path: str | Path) -> tuple[Clip, Clip, Output]:
     Raises:
         FileNotFoundError, ValueError: as `read_clip`.
     """
-    require(not model.training, "model must be in evaluation mode: call model.eval()")
+    require(not model.training, lambda: "model must be in evaluation mode: call model.eval()")
     candidates, glance = read_clip(path, model.num_candidate_frames, model.num_glance_frames)
     device = next(model.parameters()).device
     with torch.inference_mode():
@@ -86,7 +88,7 @@ def _device(text: str) -> torch.device:
 def _run(options: argparse.Namespace) -> None:
     if options.overlay:
         same = options.overlay.resolve() == options.clip.resolve()
-        require(not same, f"--overlay must not be the clip itself, got {options.overlay}")
+        require(not same, lambda: f"--overlay must not be the clip itself, got {options.overlay}")
     torch.manual_seed(0)  # the random weights, if they stay, are the same every time
     labels = options.labels and _labels(options.labels)
     model = create_model(options.model, **({"num_classes": len(labels)} if labels else {})).eval()
@@ -97,36 +99,55 @@ def _run(options: argparse.Namespace) -> None:
         note = ""
     candidates, glance, output = predict(model.to(options.device), options.clip)
 
-    frame_index, box = output.frame_index[0].cpu(), output.boxes[0].float().cpu()
-    ranked = output.logits[0].float().softmax(0).topk(min(TOP, model.num_classes))
-    lines = [f"{labels[c]}, {p:.1%}" for p, c in zip(ranked.values.tolist(), ranked.indices.tolist(), strict=True)]
+    answers = _answers(output, labels)
+    _print(options, candidates, output, answers, note)
+    if options.overlay:
+        _draw(options, model, candidates, glance, output, title=f"{options.model}: {answers[0]}", note=note)
+        print(f"drawn to {options.overlay}")
+
+
+def _answers(output: Output, labels: Sequence[str]) -> list[str]:
+    """The likeliest classes and their probabilities, the first of them first."""
+    ranked = output.logits[0].float().softmax(0).topk(min(TOP, len(output.logits[0])))
+    return [f"{labels[c]}, {p:.1%}" for p, c in zip(ranked.values.tolist(), ranked.indices.tolist(), strict=True)]
+
+
+def _print(options: argparse.Namespace, candidates: Clip, output: Output, answers: Sequence[str], note: str) -> None:
     print(f"{options.model} on {options.clip}")
     if note:
         print(f"{note}; give --checkpoint")
-    for rank, line in enumerate(lines, 1):
-        print(f"  {rank}. {line}")
-    print("looked at frames", *candidates.source_index[frame_index].tolist())
-    print("in the box (cy, cx, h, w) =", tuple(round(side, 1) for side in box.tolist()), "of 224 x 224 pixels")
+    for rank, answer in enumerate(answers, 1):
+        print(f"  {rank}. {answer}")
+    print("looked at frames", *candidates.source_index[output.frame_index[0].cpu()].tolist())
+    box = tuple(round(side, 1) for side in output.boxes[0].float().tolist())
+    print("in the box (cy, cx, h, w) =", box, "of 224 x 224 pixels")
 
-    if options.overlay:
-        from . import drawing
 
-        title = f"{options.model}: {lines[0]}"
-        if options.overlay.suffix.lower() == ".mp4":
-            drawing.write_video(options.overlay, candidates, frame_index, box, title=title, note=note)
-        else:
-            weights = output.weights[0].float().cpu() if hasattr(model, "policy") else None
-            sheet = drawing.contact_sheet(
-                candidates, glance, frame_index, box, model.patch_size, weights=weights, title=title, note=note
-            )
-            sheet.save(options.overlay)
-        print(f"drawn to {options.overlay}")
+def _draw(
+    options: argparse.Namespace,
+    model: VideoModel,
+    candidates: Clip,
+    glance: Clip,
+    output: Output,
+    *,
+    title: str,
+    note: str,
+) -> None:
+    frame_index, box = output.frame_index[0].cpu(), output.boxes[0].float().cpu()
+    if options.overlay.suffix.lower() == ".mp4":
+        write_video(options.overlay, candidates, frame_index, box, title=title, note=note)
+        return
+    weights = output.weights[0].float().cpu() if model.has_policy else None
+    sheet = contact_sheet(
+        candidates, glance, frame_index, box, model.patch_size, weights=weights, title=title, note=note
+    )
+    sheet.save(options.overlay)
 
 
 def _labels(path: Path) -> list[str]:
     """A name for every class, which says how many there are."""
     labels = path.read_text(encoding="utf-8-sig", errors="replace").rstrip().splitlines()
-    require(len(labels) > 0, f"{path} must have a line for each class, but it is empty")
+    require(len(labels) > 0, lambda: f"{path} must have a line for each class, but it is empty")
     return labels
 
 

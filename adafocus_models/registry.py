@@ -1,24 +1,28 @@
-"""Models by name."""
+"""Models by name: every architecture, and the paper's configurations of them, collected from their files."""
 
 from typing import Any
 
-from ._checks import require
-from .tsm_plus import TSMPlus
-from .uni_adafocus_tsm import UniAdaFocusTSM
-from .video_model import VideoModel
+from adafocus_ops.checks import require
 
-ARCHITECTURES: dict[str, type[VideoModel]] = {"uni_adafocus_tsm": UniAdaFocusTSM, "tsm_plus": TSMPlus}
+from .networks import Configuration, TSMPlus, UniAdaFocusTSM, VideoModel, tsm_plus, uni_adafocus_tsm
 
-# The paper's configurations (Table IV): name -> architecture and its arguments.
-CONFIGURATIONS: dict[str, tuple[str, dict[str, int]]] = {
-    f"uni_adafocus_tsm_{patch}_8+{k}": ("uni_adafocus_tsm", {"patch_size": patch, "num_focus_frames": k})
-    for patch, k in ((96, 8), (96, 12), (128, 12), (128, 16))
-} | {"tsm_plus_8+8": ("tsm_plus", {})}
+_ARCHITECTURES: dict[str, type[VideoModel]] = {"uni_adafocus_tsm": UniAdaFocusTSM, "tsm_plus": TSMPlus}
+_CONFIGURATIONS = {made.name: made for made in (*uni_adafocus_tsm.CONFIGURATIONS, *tsm_plus.CONFIGURATIONS)}
+
+
+def architectures() -> dict[str, type[VideoModel]]:
+    """Name -> class, which says what its models have: num_exits, has_early_exit, has_policy, stage_methods."""
+    return dict(_ARCHITECTURES)
+
+
+def configurations() -> dict[str, Configuration]:
+    """Name -> one of the paper's models, with the figures that the paper states."""
+    return dict(_CONFIGURATIONS)
 
 
 def list_models() -> list[str]:
     """Names that `create_model` takes: the architectures, then the paper's configurations of them."""
-    return [*ARCHITECTURES, *CONFIGURATIONS]
+    return [*_ARCHITECTURES, *_CONFIGURATIONS]
 
 
 def create_model(name: str, **overrides: Any) -> VideoModel:
@@ -33,6 +37,8 @@ def create_model(name: str, **overrides: Any) -> VideoModel:
         ValueError: an unknown name (the message lists those there are), or an argument that does not fit.
         TypeError: an argument that the architecture does not have.
     """
-    require(name in list_models(), f"name must be one of {', '.join(list_models())}, got {name!r}")
-    architecture, arguments = CONFIGURATIONS.get(name, (name, {}))
-    return ARCHITECTURES[architecture](**(arguments | overrides))
+    require(name in list_models(), lambda: f"name must be one of {', '.join(list_models())}, got {name!r}")
+    if name in _ARCHITECTURES:
+        return _ARCHITECTURES[name](**overrides)
+    configuration = _CONFIGURATIONS[name]
+    return _ARCHITECTURES[configuration.architecture](**{**configuration.arguments, **overrides})

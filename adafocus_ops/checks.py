@@ -82,3 +82,9 @@ def check_positive_int(name: str, value: object) -> None:
     is_int = isinstance(value, Integral | torch.SymInt) and not isinstance(value, bool)
     require(is_int, lambda: f"{name} must be an int, got {describe(value)}", TypeError)
     require(value >= 1, lambda: f"{name} must be at least 1, got {value}")
+
+
+def check_positive_ints(**values: object) -> None:
+    """Every value must be an integer >= 1; the names are those of the arguments."""
+    for name, value in values.items():
+        check_positive_int(name, value)

@@ -23,7 +23,7 @@ from _plots import plot_throughput
 from _rows import Row, default_path, write
 from _tables import stage_table, throughput_table
 from _timing import interleave, peak_memory_mib, stats, timed_methods
-from adafocus_models import STAGES, Output, VideoModel, create_model, fold_batch_norm, list_models, multiply_adds
+from adafocus_models import Output, VideoModel, create_model, fold_batch_norm, list_models, multiply_adds
 from adafocus_ops import ExitGate, backends, exit_gate, use_backend
 
 BASELINE = "tsm_plus_8+8"
@@ -108,7 +108,7 @@ def clips_from(video: str | None, frame_size: int) -> Clips:
         return lambda *counts: tuple(
             torch.randint(256, (count, *size), dtype=torch.uint8).permute(0, 3, 1, 2) for count in counts
         )
-    from adafocus_models.video import read_clip  # needs a decoder, which --synthetic does without
+    from adafocus_models.data import read_clip  # needs a decoder, which --synthetic does without
 
     path = Path(video) if Path(video).exists() else sample_clip(video)
     return lambda *counts: tuple(clip.frames for clip in read_clip(path, *counts, frame_size=frame_size))
@@ -245,12 +245,13 @@ def arithmetic(model: VideoModel) -> torch.dtype:
 
 def stage_times(contender: Contender, device: torch.device, runs: int) -> dict[str, float]:
     """Median milliseconds a video of every stage, in runs of their own: timing a stage waits for the GPU."""
-    stages = tuple(stage for stage in STAGES if hasattr(contender.model, stage))
+    stages = contender.model.stage_methods
+    methods = tuple(name for names in stages.values() for name in names)
     samples = []
     for _ in range(runs):
-        with timed_methods(contender.model, stages, device) as totals:
+        with timed_methods(contender.model, methods, device) as totals:
             contender()
-        samples.append(totals)
+        samples.append({stage: sum(totals[name] for name in names) for stage, names in stages.items()})
     batch_size = contender.frames.shape[0]
     return {stage: stats([s[stage] for s in samples])["p50_ms"] / batch_size for stage in stages}
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("adafocus_ops", "adafocus_models")
 
 
 def run(*command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess:
@@ -103,7 +104,7 @@ def test_without_a_compiler_there_is_no_extension():
 def test_distributions_hold_what_they_need(kind, tmp_path):
     """Built in a copy, so that the working tree's build is left alone."""
     for name in run("git", "ls-files", "-z").stdout.split("\0"):
-        if (name and name.split("/")[0] in ("csrc", "adafocus_ops", "adafocus_models")) or ("/" not in name and name):
+        if (name and name.split("/")[0] in ("csrc", *PACKAGES)) or ("/" not in name and name):
             target = tmp_path / "tree" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
@@ -127,6 +128,9 @@ def test_distributions_hold_what_they_need(kind, tmp_path):
         names = set(zipfile.ZipFile(built).namelist())
         assert "adafocus_ops/_C.abi3.so" in names
         assert "adafocus_ops/_reference/crop_resize.py" in names
+        tree = tmp_path / "tree"
+        modules = {str(p.relative_to(tree)) for top in PACKAGES for p in (tree / top).rglob("*.py")}
+        assert modules <= names
         assert not any(name.startswith(("tests", "bench")) for name in names)
 
 

@@ -117,7 +117,7 @@ def test_calibrated_activations_neither_fade_nor_grow(plain):
 
 def test_the_check_sees_videos_mixed_up(plain, monkeypatch):
     """An index that forgets which video it belongs to, in both models alike."""
-    from adafocus_models import uni_adafocus_tsm
+    from adafocus_models.networks import uni_adafocus_tsm
 
     model, *inputs = plain
     monkeypatch.setattr(uni_adafocus_tsm, "flat_index", lambda index, *_: index.flatten())

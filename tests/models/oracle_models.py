@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adafocus_models import STAGES, UniAdaFocusTSM, VideoModel
+from adafocus_models import UniAdaFocusTSM, VideoModel
 from conftest import ORACLES
 from oracles import oracle_rules
 
@@ -81,15 +81,15 @@ def load_case(name: str) -> Case:
 
 
 def record_stages(model: VideoModel) -> dict[str, list]:
-    """Stage -> what each of its calls returned, filled from now on."""
+    """Stage -> results of its calls in their order, filled from now on."""
     returned: dict[str, list] = {}
 
     def call(stage: str, method: Any, *args: Any) -> Any:
         returned[stage].append(method(*args))
         return returned[stage][-1]
 
-    for stage in STAGES:
-        if hasattr(model, stage):
-            returned[stage] = []
-            setattr(model, stage, partial(call, stage, getattr(model, stage)))
+    for stage, methods in model.stage_methods.items():
+        returned[stage] = []
+        for name in methods:
+            setattr(model, name, partial(call, stage, getattr(model, name)))
     return returned

@@ -8,7 +8,7 @@ import torch
 from oracle_models import fill, manifest, published_weights, small_model
 
 from adafocus_models import MobileNetV2, ResNet50, UniAdaFocusTSM, create_model, load_backbone
-from adafocus_models.checkpoints import published_names
+from adafocus_models.networks.checkpoints import published_names
 
 CONV = ("weight",)
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

@@ -1,19 +1,36 @@
 """Models by name, what they cost, and batch normalisation folded away."""
 
 import copy
+import importlib
 import json
+import pkgutil
 
 import pytest
 import torch
-from oracle_models import fill, small_model
+from oracle_models import fill, record_stages, small_model
 from torch import nn
 
-from adafocus_models import TSMPlus, create_model, fold_batch_norm, list_models, multiply_adds
+from adafocus_models import (
+    STAGES,
+    TSMPlus,
+    VideoModel,
+    architectures,
+    configurations,
+    create_model,
+    fold_batch_norm,
+    list_models,
+    multiply_adds,
+    networks,
+)
 from adafocus_ops import use_backend
 from conftest import ORACLES
 
+# Files of adafocus_models.networks.
+NETWORKS = [
+    importlib.import_module(f"{networks.__name__}.{info.name}") for info in pkgutil.iter_modules(networks.__path__)
+]
 # Configuration -> its name in flops.json.
-CONFIGURATIONS = {
+COUNTED = {
     "uni_adafocus_tsm_96_8+8": "p96_8+8",
     "uni_adafocus_tsm_96_8+12": "p96_8+12",
     "uni_adafocus_tsm_128_8+12": "p128_8+12",
@@ -23,7 +40,79 @@ CONFIGURATIONS = {
 
 
 def test_list_models():
-    assert list_models() == ["uni_adafocus_tsm", "tsm_plus", *CONFIGURATIONS]
+    assert list_models() == ["uni_adafocus_tsm", "tsm_plus", *COUNTED]
+    assert list_models() == [*architectures(), *configurations()]
+
+
+def test_figures_are_the_papers():
+    """Table IV, with the share that leaves early where one is stated."""
+    stated = {name: made.paper for name, made in configurations().items()}
+    assert stated == {
+        "uni_adafocus_tsm_96_8+8": (8.8, 569.4),
+        "uni_adafocus_tsm_96_8+12": (11.8, 474.8),
+        "uni_adafocus_tsm_128_8+12": (18.8, 366.4),
+        "uni_adafocus_tsm_128_8+16": (24.2, 305.4),
+        "tsm_plus_8+8": (35.1, 218.2),
+    }
+    early = {name: dict(made.paper_exits) for name, made in configurations().items() if made.paper_exits}
+    assert early == {
+        "uni_adafocus_tsm_96_8+12": {0.319: (8.8, 569.2)},
+        "uni_adafocus_tsm_128_8+16": {0.248: (18.8, 366.8)},
+    }
+
+
+@pytest.mark.parametrize("name", configurations())
+def test_configurations_make_what_they_state(name):
+    configuration = configurations()[name]
+    assert configuration.name == name
+    model = create_model(name)
+    assert type(model) is architectures()[configuration.architecture]
+    for argument, value in configuration.arguments.items():
+        assert getattr(model, argument) == value
+    counts = multiply_adds(model)
+    assert counts["total"] / 1e9 == pytest.approx(configuration.paper.gflops, abs=0.06)
+    for share, figures in configuration.paper_exits.items():
+        mean = counts["total"] - share * (counts["total"] - counts["exit0"])
+        assert mean / 1e9 == pytest.approx(figures.gflops, abs=0.06)
+
+
+def test_what_is_collected_cannot_be_changed_from_outside():
+    configurations().clear()
+    architectures().clear()
+    assert create_model("tsm_plus_8+8", num_classes=3).num_classes == 3
+
+
+def test_every_network_is_registered():
+    registered = architectures().values()
+    found = [value for module in NETWORKS for value in vars(module).values() if isinstance(value, type)]
+    networks = {value for value in found if issubclass(value, VideoModel) and value is not VideoModel}
+    assert networks == set(registered)
+    stated = {made.name for module in NETWORKS for made in getattr(module, "CONFIGURATIONS", ())}
+    assert stated == set(configurations())
+    assert {made.architecture for made in configurations().values()} == set(architectures())
+
+
+def test_properties_of_the_networks():
+    properties = {
+        name: (made.num_exits, made.has_early_exit, made.has_policy) for name, made in architectures().items()
+    }
+    assert properties == {"uni_adafocus_tsm": (2, True, True), "tsm_plus": (1, False, False)}
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_properties_are_what_the_model_does(name):
+    network = architectures()[name]
+    assert network.has_early_exit == bool(network.exit0_modules)
+    assert list(network.stage_methods) == [stage for stage in STAGES if stage in network.stage_methods]
+    assert set(network.stage_modules) == set(network.stage_methods) - {"read"}
+    model = fill(network(num_classes=3, num_glance_frames=2, num_focus_frames=2))
+    returned = record_stages(model)
+    with torch.inference_mode():
+        output = model(torch.zeros(1, model.num_candidate_frames, 3, 224, 224, dtype=torch.uint8))
+    assert output.exit_logits.shape == (1, model.num_exits, 3)
+    assert model.has_policy == ("policy" in returned)
+    assert all(returned.values())  # no stage is listed that does not run
+    assert len(returned["head"]) == model.num_exits
 
 
 @pytest.mark.parametrize(
@@ -62,10 +151,10 @@ def test_unknown_name():
     assert all(name in str(error.value) for name in list_models())
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", COUNTED)
 def test_multiply_adds(name):
     configurations = json.loads((ORACLES / "flops.json").read_text())["configurations"]
-    entry = configurations[f"uni_adafocus_tsm/{CONFIGURATIONS[name]}"]
+    entry = configurations[f"uni_adafocus_tsm/{COUNTED[name]}"]
     want = entry["multiply_adds"]
     model = create_model(name)
     found = multiply_adds(model)

@@ -10,7 +10,7 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 
 def run(case: Case, dtype: torch.dtype, memory_format: torch.memory_format) -> dict[str, np.ndarray]:
-    """What the model computes for a case, in float64, under the oracles' names."""
+    """Results of the model for a case, in float64, under the oracles' names."""
     model = case.model(dtype).to(memory_format=memory_format)
     stages = record_stages(model)
     with torch.inference_mode():

@@ -15,8 +15,9 @@ av = pytest.importorskip("av", reason="predicting on videos needs PyAV")
 Image = pytest.importorskip("PIL.Image", reason="predicting on videos needs Pillow")
 
 from adafocus_models import Output, create_model, predict  # noqa: E402
-from adafocus_models.drawing import BOX_COLOUR, contact_sheet, write_video  # noqa: E402
-from adafocus_models.video import Clip, read_clip  # noqa: E402
+from adafocus_models.data import Clip, read_clip  # noqa: E402
+from adafocus_models.pictures import contact_sheet, write_video  # noqa: E402
+from adafocus_models.pictures.canvas import BOX_COLOUR  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CANDIDATES, GLANCES, CLASSES, PATCH = 6, 2, 7, 96
@@ -30,6 +31,7 @@ class Stub(nn.Module):
 
     num_classes, patch_size, frame_size = CLASSES, PATCH, 224
     num_glance_frames, num_focus_frames, num_candidate_frames = GLANCES, len(PICKED), CANDIDATES
+    has_policy = True
 
     def __init__(self):
         super().__init__()

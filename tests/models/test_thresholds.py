@@ -1,39 +1,20 @@
-"""Exit thresholds and metrics: the published numbers, budgets, degenerate input, files, and the online exit."""
-
-import json
+"""Exit thresholds: the published numbers, budgets, degenerate input, and the online exit."""
 
 import numpy as np
 import pytest
 import torch
+from exit_data import INDEX, arrays, random_scores
 from torch import Tensor
 from torch.testing import assert_close
 
-from adafocus_models import (
-    Thresholds,
-    average_precision,
-    evaluate_thresholds,
-    exit_curve,
-    exit_score,
-    mean_average_precision,
-    solve_thresholds,
-    thresholds,
-    top_k_accuracy,
-)
+from adafocus_models import evaluate_thresholds, exit_curve, exit_score, solve_thresholds, top_k_accuracy
+from adafocus_models.exits.scores import CRITERIA
+from adafocus_models.exits.solve import Q_SWEEP
+from adafocus_models.exits.thresholds import UNREACHED
 from adafocus_ops import exit_gate
-from conftest import ORACLES
 
-INDEX = json.loads((ORACLES / "ops" / "index.json").read_text())
-CRITERIA = {"max_logit": "confidence", "entropy": "entropy"}  # ours -> what the published code calls it
+PUBLISHED = {"max_logit": "confidence", "entropy": "entropy"}  # ours -> what the published code calls it
 NAN = float("nan")
-
-
-def arrays(name: str, case: str) -> dict[str, Tensor]:
-    data = np.load(ORACLES / "ops" / f"{name}.npz")
-    return {
-        k.removeprefix(case + "."): torch.as_tensor(data[k])  # scalars too
-        for k in data.files
-        if k.startswith(case + ".")
-    }
 
 
 def oracle_logits(case: str) -> tuple[Tensor, Tensor]:
@@ -49,30 +30,22 @@ def oracle_logits(case: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(train), torch.from_numpy(val)
 
 
-def random_scores(exits: int = 5, videos: int = 300, seed: int = 0) -> tuple[Tensor, list[float], Tensor]:
-    """Scores, costs, and answers that are the more often right, the later the exit and the larger the score."""
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn(exits, videos, generator=generator) + torch.randn(videos, generator=generator)
-    correct = torch.rand(exits, videos, generator=generator) < (scores + torch.arange(exits)[:, None] / 2).sigmoid()
-    return scores, [2.0 + 3.0 * e for e in range(exits)], correct
-
-
 # --- the published numbers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", PUBLISHED)
 @pytest.mark.parametrize("case", INDEX["early_exit"])
 def test_scores_are_the_published_ones(case, criterion):
     data = arrays("early_exit", case)
     for part, logits in zip(("train", "val"), oracle_logits(case), strict=True):
         assert_close(logits.double().square().sum((1, 2)).sqrt(), data[f"{part}_logits_l2"])
-        expected = data[f"{CRITERIA[criterion]}.{part}_scores"]
+        expected = data[f"{PUBLISHED[criterion]}.{part}_scores"]
         atol = 0 if criterion == "max_logit" else 1e-6
         assert_close(exit_score(logits, criterion), expected, atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("given", ["ratio", "fractions"])
-@pytest.mark.parametrize("criterion", CRITERIA.values())
+@pytest.mark.parametrize("criterion", PUBLISHED.values())
 @pytest.mark.parametrize("case", INDEX["early_exit"])
 def test_thresholds_are_the_published_ones(case, criterion, given):
     data = arrays("early_exit", case)
@@ -98,71 +71,6 @@ def test_our_entropy_exits_whom_theirs_exits():
         assert torch.equal(found.exit_counts, data["entropy.exit_counts"][i])
 
 
-@pytest.mark.parametrize("case", INDEX["metrics"])
-def test_metrics_are_the_published_ones(case):
-    data = arrays("metrics", case)
-    scores, labels = data["scores"], data["labels"]
-    assert 100 * top_k_accuracy(scores, labels[:, 0]) == pytest.approx(data["top1"].item())
-    assert 100 * top_k_accuracy(scores, labels[:, 0], 5) == pytest.approx(data["top5"].item())
-    # There the labels that occur are numbered anew, which moves the classes behind one that does not.
-    occurring = labels[labels >= 0].unique()
-    renumbered = torch.where(labels < 0, -1, torch.searchsorted(occurring, labels))
-    for kind, values in (("softmax", scores.softmax(1)), ("raw", scores)):
-        assert_close(100 * average_precision(values, renumbered), data[f"ap_{kind}"].double(), atol=1e-5, rtol=0)
-        found = 100 * mean_average_precision(values, renumbered)
-        assert found == pytest.approx(data[f"map_{kind}"].item(), abs=1e-5)
-    own = average_precision(scores, labels)
-    absent = torch.isin(torch.arange(scores.shape[1]), occurring, invert=True)
-    assert absent.any() == (case == "one_class_absent")
-    assert torch.equal(own == 0, absent)
-    assert torch.equal(own[occurring], average_precision(scores[:, occurring], renumbered))
-
-
-# --- metrics ----------------------------------------------------------------------------------------------------
-
-
-def test_average_precision_by_hand():
-    scores = torch.tensor([[0.9, 0.1], [0.8, 0.9], [0.7, 0.3], [0.6, 0.2]])
-    labels = torch.tensor([[0, -1], [1, -1], [0, 1], [1, 0]])
-    # Class 0 is at places 1, 3 and 4, class 1 at 1, 2 and 3.
-    assert_close(average_precision(scores, labels), torch.tensor([(1 + 2 / 3 + 3 / 4) / 3, 1.0], dtype=torch.float64))
-    assert mean_average_precision(scores, labels[:, 0]) == pytest.approx(((1 + 2 / 3) / 2 + (1 + 2 / 3) / 2) / 2)
-
-
-def test_equal_scores_keep_their_order_and_nan_comes_last():
-    labels = torch.tensor([0, 1, 0])
-    assert_close(average_precision(torch.zeros(3, 2), labels)[0].item(), (1 + 2 / 3) / 2)
-    scores = torch.tensor([[NAN, 0.0], [0.5, 0.0], [-1e30, 0.0]])
-    assert_close(average_precision(scores, labels)[0].item(), (1 / 2 + 2 / 3) / 2)
-
-
-def test_metrics_of_no_video():
-    none = torch.zeros(0, dtype=torch.int64)
-    assert np.isnan(top_k_accuracy(torch.zeros(0, 3), none))
-    assert mean_average_precision(torch.zeros(0, 3), none) == 0
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda s, y: top_k_accuracy(s[0], y), r"scores must be \[V, C\], got \(3,\) float32"),
-        (
-            lambda s, y: top_k_accuracy(s, y[:3]),
-            r"labels must be \[V\] or \[V, L\] int64 with V=4 .*, got \(3,\) int64",
-        ),
-        (lambda s, y: average_precision(s, y.float()), r"labels must be .* int64 .*, got \(4,\) float32"),
-        (lambda s, y: average_precision(s, y + 2), r"labels must be in \[0, 3\) \(scores\), or -1 as padding"),
-        (lambda s, y: average_precision(s, y - 2), r"labels must be in \[0, 3\)"),
-        (lambda s, y: top_k_accuracy(s, y, 4), "k must be at most C=3 .*, got 4"),
-        (lambda s, y: top_k_accuracy(s, y, 0), "k must be at least 1, got 0"),
-        (lambda s, y: top_k_accuracy(s, y[:, None]), r"labels must be \[V\], one a video, got \(4, 1\) int64"),
-    ],
-)
-def test_bad_arguments_of_metrics(call, message):
-    with pytest.raises(ValueError, match=message):
-        call(torch.rand(4, 3), torch.tensor([0, 1, 2, 0]))
-
-
 # --- solving ----------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +81,7 @@ def test_scores_by_criterion():
     assert exit_score(logits, "confidence")[0].item() == pytest.approx(np.exp(2) / z)
     assert exit_score(logits, "entropy")[0].item() == pytest.approx(2 * np.exp(2) / z - np.log(z))
     assert exit_score(logits, "max_logit")[:2].tolist() == [2, 50]
-    for criterion in thresholds.CRITERIA:
+    for criterion in CRITERIA:
         score = exit_score(logits, criterion)
         assert score[1] > score[0]
         assert score.isnan().tolist() == [False, False, True, True, True]
@@ -190,9 +98,9 @@ def solved_by_hand(scores: Tensor, fractions: list[float]) -> list[float]:
     for e in range(exits - 1):
         surest = sorted((v for v in inside if not scores[e, v].isnan()), key=lambda v: -scores[e, v].item())
         surest = surest[: int(np.floor(np.float32(videos) * np.float32(fractions[e])))]
-        values.append(scores[e, surest[-1]].item() if surest else thresholds.UNREACHED)
+        values.append(scores[e, surest[-1]].item() if surest else UNREACHED)
         inside -= {v for v in inside if scores[e, v] >= values[-1]}
-    return [*values, -thresholds.UNREACHED]
+    return [*values, -UNREACHED]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -308,8 +216,8 @@ def test_curve_goes_from_cheap_to_good():
     scores, costs, correct = random_scores(videos=2000)
     training, _, _ = random_scores(videos=2000, seed=1)
     curve = exit_curve(scores, costs, correct, solved_on=training)
-    assert curve.q.shape == curve.expected_cost.shape == curve.accuracy.shape == (len(thresholds.Q_SWEEP),)
-    assert curve.exit_fraction.shape == (len(thresholds.Q_SWEEP), 5)
+    assert curve.q.shape == curve.expected_cost.shape == curve.accuracy.shape == (len(Q_SWEEP),)
+    assert curve.exit_fraction.shape == (len(Q_SWEEP), 5)
     assert (curve.expected_cost.diff() >= -0.02).all()
     assert curve.expected_cost[-1] == costs[-1]
     assert curve.accuracy[-1] == correct[-1].double().mean()
@@ -418,89 +326,3 @@ def test_simulation_is_what_the_gate_does_online(case, split, criterion):
     assert torch.equal(torch.cat(logits), offline.logits)
     assert offline.exit_index[5] > 0
     assert len(offline.exit_index.unique()) > 1
-
-
-# --- files ------------------------------------------------------------------------------------------------------
-
-
-def test_files_hold_everything(tmp_path):
-    scores, costs, _ = random_scores()
-    solved = solve_thresholds(scores, costs, q=0.3)
-    path = tmp_path / "thresholds.json"
-    solved.save(path)
-    solved.save(str(path))  # over the old one
-    loaded = Thresholds.load(path)
-    assert torch.equal(loaded.values, solved.values)
-    assert torch.equal(loaded.exit_fraction, solved.exit_fraction)
-    assert loaded.expected_cost == solved.expected_cost
-    content = json.loads(path.read_text())
-    assert list(content) == ["format", "version", "values", "exit_fraction", "expected_cost"]
-    assert content["version"] == 1
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "thresholds.json"
-    solved = solve_thresholds(torch.rand(2, 9), [1.0, 2.0], q=1.0)
-    solved.save(path)
-    before = path.read_text()
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        solved._replace(expected_cost=NAN).save(path)
-
-    def full(self, text):
-        with self.open("w") as file:
-            file.write(text[:20])
-        raise OSError("no space left")
-
-    monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(OSError, match="no space left"):
-        solved.save(path)
-    assert path.read_text() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-GOOD = {
-    "format": "adafocus exit thresholds",
-    "version": 1,
-    "values": [0.5, -1e8],
-    "exit_fraction": [0.25, 0.75],
-    "expected_cost": 3.5,
-}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "must be a JSON file of thresholds, but it cannot be read: Expecting"),
-        ("[1, 2]", 'must be a file of thresholds, with "format": "adafocus exit thresholds"'),
-        ("{}", 'with "format"'),
-        (json.dumps(GOOD | {"version": 2}), "must be of version 1, got 2"),
-        (
-            json.dumps({k: v for k, v in GOOD.items() if k != "values"}),
-            "values must be a list of finite numbers, got None",
-        ),
-        (json.dumps(GOOD | {"values": [0.5, "x"]}), "values must be a list of finite numbers, got .*'x'"),
-        (json.dumps(GOOD | {"values": [NAN, 1.0]}), "values must be a list of finite numbers, got .*nan"),
-        (json.dumps(GOOD | {"exit_fraction": 1.0}), "exit_fraction must be a list of finite numbers, got 1.0"),
-        (json.dumps(GOOD | {"values": [1.0]}), "one number an exit, got 1 and 2"),
-        (json.dumps(GOOD | {"values": [], "exit_fraction": []}), "one number an exit, got 0 and 0"),
-        (json.dumps(GOOD | {"expected_cost": True}), "expected_cost must be a finite number, got True"),
-    ],
-)
-def test_bad_files_say_what_is_wrong(tmp_path, text, message):
-    path = tmp_path / "bad.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message) as error:
-        Thresholds.load(path)
-    assert str(path) in str(error.value)
-
-
-def test_file_that_is_no_text_or_not_there(tmp_path):
-    path = tmp_path / "bad.json"
-    path.write_bytes(bytes(range(128, 256)))
-    with pytest.raises(ValueError, match="cannot be read"):
-        Thresholds.load(path)
-    with pytest.raises(FileNotFoundError):
-        Thresholds.load(tmp_path / "absent.json")
-    path.write_text(json.dumps(GOOD))
-    assert Thresholds.load(path).values.tolist() == [0.5, -1e8]

@@ -41,7 +41,7 @@ def test_same_weights_give_the_features_of_uni_adafocus_tsm():
     for name, layers in zip(encoders, (52, 53), strict=True):
         assert len(sums[uni, name]) == layers
         assert sums[uni, name] == sums[plus, name]
-    torch.testing.assert_close(output.logits, uni.head(glance_features, focus_features), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(output.logits, uni.final_head(glance_features, focus_features), rtol=1e-10, atol=1e-10)
 
 
 @torch.inference_mode()

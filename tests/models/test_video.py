@@ -14,7 +14,7 @@ import torch
 av = pytest.importorskip("av", reason="reading videos needs PyAV")
 Image = pytest.importorskip("PIL.Image", reason="reading videos needs Pillow")
 
-from adafocus_models.video import Clip, read_clip, segment_centres  # noqa: E402
+from adafocus_models.data import Clip, read_clip, segment_centres  # noqa: E402
 
 TESTS = Path(__file__).parents[1]
 ORACLES = TESTS / "oracles" / "ops"

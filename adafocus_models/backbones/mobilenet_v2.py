@@ -82,3 +82,16 @@ class MobileNetV2(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Feature maps [B * T, 1280, H / 32, W / 32] of normalised frames [B * T, 3, H, W]."""
         return self.features(frames)
+
+    def published_layers(self) -> dict[str, str]:
+        """Layer -> its name in published checkpoints, for the layers that are called otherwise there.
+
+        They number the layers of a block flatly, and put a convolution that the shift precedes into a wrapper "net".
+        """
+        names = {}
+        for i, block in enumerate(self.features[1:-1], start=1):
+            leaves = [name for name, child in block.conv.named_modules() if not any(child.children())]
+            for position, leaf in enumerate(leaves):
+                wrapper = ".net" if position == 0 and block.num_frames else ""
+                names[f"features.{i}.conv.{leaf}"] = f"features.{i}.conv.{position}{wrapper}"
+        return names

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import describe, require
-from .mobilenet_v2 import InvertedResidual
-from .resnet import Bottleneck
+from adafocus_ops.checks import describe, require
 
-# More names than this are counted, not listed, in an error.
+# Names beyond this many are counted, not listed, in an error.
 LISTED = 20
 
 Source = str | os.PathLike | Mapping[str, Tensor]
@@ -53,21 +51,14 @@ def load_backbone(backbone: nn.Module, source: Source) -> None:
 def published_names(model: nn.Module) -> dict[str, str]:
     """Our name -> name in the published checkpoint, for every entry of the state dict; {} if none is published.
 
-    The published MobileNetV2 numbers the layers of a block flatly, and a layer that the temporal shift
-    precedes lies inside a wrapper called "net".
+    The model says how its parts are called (`published_prefixes`), each encoder how its layers are.
     """
     if not model.published_prefixes:
         return {}
     renamed = {"": "", **model.published_prefixes}  # module -> published module
-    for name, module in model.named_modules():
-        if isinstance(module, InvertedResidual):
-            block = _published_name(f"{name}.conv", renamed)
-            leaves = [leaf for leaf, child in module.conv.named_modules() if not any(child.children())]
-            for position, leaf in enumerate(leaves):
-                wrapper = ".net" if position == 0 and module.num_frames else ""
-                renamed[f"{name}.conv.{leaf}"] = f"{block}.{position}{wrapper}"
-        elif isinstance(module, Bottleneck) and module.num_frames:
-            renamed[f"{name}.conv1"] = f"{_published_name(name, renamed)}.conv1.net"
+    for encoder in ("glance_encoder", "focus_encoder"):
+        for layer, published in getattr(model, encoder).published_layers().items():
+            renamed[f"{encoder}.{layer}"] = f"{renamed[encoder]}.{published}"
     return {name: _published_name(name, renamed) for name in model.state_dict()}
 
 
@@ -85,14 +76,14 @@ def _read(source: Source) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
-    require(isinstance(state, Mapping), f"a checkpoint must hold a state dict, got {describe(state)}")
+    require(isinstance(state, Mapping), lambda: f"a checkpoint must hold a state dict, got {describe(state)}")
     strangers = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    require(not strangers, f"a state dict must hold tensors only; these entries are none: {_listed(strangers)}")
+    require(not strangers, lambda: f"a state dict must hold tensors only; these entries are none: {_listed(strangers)}")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 def _read_file(path: str) -> Any:
-    """What a checkpoint file holds.
+    """Content of a checkpoint file.
 
     Raises:
         OSError: it cannot be opened.
@@ -138,13 +129,13 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], naming: Mapping[str, st
         lines = [f"{name} must be {expected}, got {got}" for name, (expected, got) in reshaped.items()]
         problems.append(f"{len(reshaped)} of another shape: {_listed(lines)}")
     problems += _class_count(model, reshaped.values())
-    require(not problems, f"the checkpoint does not fit this {type(model).__name__}: " + "; ".join(problems))
+    require(not problems, lambda: f"the checkpoint does not fit this {type(model).__name__}: " + "; ".join(problems))
     # Not strict: an entry that may be missing (see load_backbone) is not in naming.
     model.load_state_dict({ours: state[theirs] for ours, theirs in naming.items()}, strict=False)
 
 
 def _class_count(model: nn.Module, shapes: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
-    """What to say if shapes (expected, got) differ because the checkpoint has another number of classes."""
+    """A phrase for each other number of classes that explains why shapes (expected, got) differ."""
     classes = getattr(model, "num_classes", None)
     found = {got[0] for expected, got in shapes if expected[:1] == (classes,) and got[:1] and got[1:] == expected[1:]}
     return [f"it seems to be for num_classes={count}, this model has {classes}" for count in sorted(found)]

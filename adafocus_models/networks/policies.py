@@ -1,4 +1,4 @@
-"""Where and when to look: the spatial and the temporal policy."""
+"""Policies: the spatial one of where to look, and the temporal one of when."""
 
 import torch
 from torch import Tensor, nn

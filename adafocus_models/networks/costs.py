@@ -1,4 +1,4 @@
-"""How much a model computes."""
+"""Cost of a model: the multiply-adds of one video."""
 
 from collections import Counter
 from functools import partial

@@ -1,9 +1,9 @@
-"""How good predictions are: accuracy, and average precision where a video may have several labels."""
+"""Quality of predictions: accuracy, and average precision where a video may have several labels."""
 
 import torch
 from torch import Tensor
 
-from ._checks import check_positive_ints, describe, require
+from adafocus_ops.checks import check_positive_ints, describe, require
 
 
 def top_k_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
@@ -20,11 +20,11 @@ def top_k_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
     Raises:
         ValueError: a shape that does not fit, a label that is no class, or a k that is out of range.
     """
-    _check(scores, labels)
+    _check_scores_and_labels(scores, labels)
     check_positive_ints(k=k)
-    require(k <= scores.shape[1], f"k must be at most C={scores.shape[1]} (scores), got {k}")
-    require(labels.ndim == 1, f"labels must be [V], one a video, got {describe(labels)}")
-    require(bool((labels >= 0).all()), f"labels must be in [0, {scores.shape[1]}) (scores), one class a video")
+    require(k <= scores.shape[1], lambda: f"k must be at most C={scores.shape[1]} (scores), got {k}")
+    require(labels.ndim == 1, lambda: f"labels must be [V], one a video, got {describe(labels)}")
+    require(bool((labels >= 0).all()), lambda: f"labels must be in [0, {scores.shape[1]}) (scores), one class a video")
     return (scores.topk(k, 1).indices == labels[:, None]).any(1).double().mean().item()
 
 
@@ -46,7 +46,7 @@ def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: a shape that does not fit, or a label that is no class.
     """
-    _check(scores, labels)
+    _check_scores_and_labels(scores, labels)
     order = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).argsort(
         dim=0, descending=True, stable=True
     )
@@ -69,10 +69,10 @@ def _has_class(labels: Tensor, num_classes: int) -> Tensor:
     return result.scatter_(1, torch.where(labels < 0, padding, labels), True)[:, :num_classes]
 
 
-def _check(scores: Tensor, labels: Tensor) -> None:
-    require(scores.ndim == 2 and scores.shape[1] >= 1, f"scores must be [V, C], got {describe(scores)}")
+def _check_scores_and_labels(scores: Tensor, labels: Tensor) -> None:
+    require(scores.ndim == 2 and scores.shape[1] >= 1, lambda: f"scores must be [V, C], got {describe(scores)}")
     videos, classes = scores.shape
     fits = labels.ndim in (1, 2) and len(labels) == videos and labels.dtype == torch.int64
-    require(fits, f"labels must be [V] or [V, L] int64 with V={videos} (scores), got {describe(labels)}")
+    require(fits, lambda: f"labels must be [V] or [V, L] int64 with V={videos} (scores), got {describe(labels)}")
     known = (labels >= -1) & (labels < classes)
-    require(bool(known.all()), f"labels must be in [0, {classes}) (scores), or -1 as padding")
+    require(bool(known.all()), lambda: f"labels must be in [0, {classes}) (scores), or -1 as padding")

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from ._checks import require
+from adafocus_ops.checks import require
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -34,14 +34,18 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
         before = None
         for name, child in parent.named_children():
             if isinstance(child, NORMALISATIONS):
-                fits = isinstance(before, CONVOLUTIONS) and before.out_channels == child.num_features
-                require(fits, f"{parent_name}.{name} must follow the convolution that it is to be folded into")
-                whole = child.affine and child.track_running_stats
-                require(whole, f"{parent_name}.{name} must have weights and running statistics to be folded")
+                _check_foldable(f"{parent_name}.{name}", before, child)
                 _fold(before, child)
                 setattr(parent, name, nn.Identity())
             before = child
     return module
+
+
+def _check_foldable(name: str, before: nn.Module | None, norm: nn.Module) -> None:
+    fits = isinstance(before, CONVOLUTIONS) and before.out_channels == norm.num_features
+    require(fits, lambda: f"{name} must follow the convolution that it is to be folded into")
+    whole = norm.affine and norm.track_running_stats
+    require(whole, lambda: f"{name} must have weights and running statistics to be folded")
 
 
 @torch.no_grad()

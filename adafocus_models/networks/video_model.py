@@ -1,29 +1,55 @@
-"""What every model here shares: a light glance at whole frames, a strong look at what matters, one answer."""
+"""The contract of every model: what goes in, what comes out, its stages, and its weights in files."""
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import adafocus_ops
+from adafocus_ops import ExitGate
+from adafocus_ops.checks import check_positive_ints, describe, require
 
 from . import checkpoints
-from ._checks import check_positive_ints, describe, require
 
-# The methods that forward goes through, in the order of their first call. Each is called through the
+# Stage -> the methods that do it, of which a model has those that it needs. `forward` calls each through the
 # instance, so that wrapping them there (for timing, say) catches every call.
-STAGES = ("read", "glance", "policy", "focus", "head")
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "read": ("read",),
+    "glance": ("glance",),
+    "policy": ("policy",),
+    "focus": ("focus",),
+    "head": ("early_head", "final_head"),
+}
 
 # ImageNet's, for frames in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
+class PaperFigures(NamedTuple):
+    """The paper's figures of a configuration."""
+
+    gflops: float  # billions of multiply-adds a video
+    videos_per_s: float  # on an RTX 3090 at batch 128
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One model of the paper: an architecture, its arguments, and the figures that the paper states."""
+
+    name: str
+    architecture: str
+    arguments: Mapping[str, int] = field(default_factory=dict)
+    paper: PaperFigures | None = None  # with all videos at the last exit; None where the paper states none
+    paper_exits: Mapping[float, PaperFigures] = field(default_factory=dict)  # by the share that leaves at exit 0
+
+
 class Output(NamedTuple):
-    """What a model says about B videos, and where it looked."""
+    """Answers for B videos, and where the model looked."""
 
     logits: Tensor  # [B, C] of the last exit that each video reached
     exit_logits: Tensor  # [B, exits, C], NaN for an exit that a video did not reach
@@ -50,12 +76,26 @@ class VideoModel(nn.Module, ABC):
     mean = MEAN
     std = STD
 
-    # stage -> the child modules that do its work, for multiply_adds.
+    # Exits that an answer may come from; exit_logits has as many.
+    num_exits: int = 1
+    # Stage -> the child modules that do its work, for multiply_adds.
     stage_modules: Mapping[str, tuple[str, ...]] = {}
-    # Those that an answer at exit 0 needs, for a model that has more than one exit.
+    # Child modules that an answer at exit 0 needs, for a model that has more than one exit.
     exit0_modules: tuple[str, ...] = ()
-    # child module -> its name in the published checkpoints, for load_checkpoint.
+    # Child module -> its name in the published checkpoints, for load_checkpoint; empty if none is published.
     published_prefixes: Mapping[str, str] = {}
+
+    # Properties of each class, derived from what it defines.
+    stage_methods: Mapping[str, tuple[str, ...]]  # the part of STAGES that the model has
+    has_early_exit: bool
+    has_policy: bool
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {stage: tuple(name for name in names if hasattr(cls, name)) for stage, names in STAGES.items()}
+        cls.stage_methods = {stage: names for stage, names in own.items() if names}
+        cls.has_early_exit = cls.num_exits > 1
+        cls.has_policy = "policy" in cls.stage_methods
 
     def __init__(
         self,
@@ -78,7 +118,9 @@ class VideoModel(nn.Module, ABC):
         )
         require(
             num_candidate_frames >= num_focus_frames,
-            f"num_candidate_frames must be at least num_focus_frames={num_focus_frames}, got {num_candidate_frames}",
+            lambda: (
+                f"num_candidate_frames must be at least num_focus_frames={num_focus_frames}, got {num_candidate_frames}"
+            ),
         )
         self.num_classes = num_classes
         self.patch_size = patch_size
@@ -88,10 +130,29 @@ class VideoModel(nn.Module, ABC):
         self.glance_encoder = glance_encoder
         self.focus_encoder = focus_encoder
 
+    @abstractmethod
+    def forward(
+        self,
+        frames: Tensor,
+        glance_frames: Tensor | None = None,
+        *,
+        gate: Callable[[Tensor], ExitGate] | None = None,
+    ) -> Output:
+        """Recognises B videos.
+
+        Args:
+            frames: the candidates [B, N, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean
+                and standard deviation) or floating point (already normalised). Any strides, read in place.
+            glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes them from
+                the candidates.
+            gate: takes the logits [B, C] of an early exit and sorts the videos into those that leave there and
+                those that go on; None sends all on to the last exit.
+        """
+
     def read(
         self, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, output_size: int, encoder: nn.Module
     ) -> Tensor:
-        """Stage: one fused read of patches, as the encoder that takes them wants them.
+        """Stage: crops, resizes and normalises in one pass, to patches as the encoder that takes them wants them.
 
         Args:
             frames: [B, N, 3, H, W], uint8 (normalised here) or floating point (already normalised), any strides.
@@ -117,15 +178,23 @@ class VideoModel(nn.Module, ABC):
             memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         )
 
-    def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage: maps [B, T0, C_G, h, w] and features [B, T0, C_G] of whole frames [B * T0, 3, H, W]."""
-        maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))
-        return maps, maps.mean((-2, -1))
+    def read_whole(self, frames: Tensor, frame_index: Tensor | None, encoder: nn.Module) -> Tensor:
+        """Reads whole frames, by the stage `read`.
 
-    def focus(self, patches: Tensor) -> Tensor:
-        """Stage: features [B, K, C_L] of patches [B * K, 3, P, P]."""
-        maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))
-        return maps.mean((-2, -1))
+        Args:
+            frames: [B, N, 3, H, W].
+            frame_index: [B, T] within each video; None for all its N frames.
+
+        Returns:
+            [B * T, 3, H, W].
+        """
+        flat = None if frame_index is None else flat_index(frame_index, frames.shape[1])  # [B * T]
+        count = frames.shape[:2].numel() if flat is None else flat.shape[0]
+        return self.read(frames, self.whole_frame_boxes(count, frames.device), flat, self.frame_size, encoder)
+
+    def whole_frame_boxes(self, count: int, device: torch.device) -> Tensor:
+        """[count, 4]: (cy, cx, h, w) of a whole frame, each time."""
+        return adafocus_ops.boxes.full_frame(count, (self.frame_size, self.frame_size), device)
 
     def to(self, *args: Any, memory_format: torch.memory_format | None = None, **kwargs: Any) -> "VideoModel":
         """As nn.Module.to; memory_format=torch.channels_last makes five-dimensional weights channels_last_3d."""
@@ -153,56 +222,39 @@ class VideoModel(nn.Module, ABC):
         """Writes every weight to a .safetensors file under this model's own names."""
         checkpoints.save_checkpoint(self, path)
 
-    def _check_frames(self, name: str, frames: object, count: int) -> None:
-        side = self.frame_size
-        require(isinstance(frames, Tensor), f"{name} must be a tensor, got {describe(frames)}", TypeError)
-        require(
-            frames.ndim == 5 and tuple(frames.shape[1:]) == (count, 3, side, side),
-            f"{name} must be [B, {count}, 3, {side}, {side}], got {describe(frames)}",
-        )
-        require(
-            frames.dtype == torch.uint8 or frames.is_floating_point(),
-            f"{name} must be uint8 or floating point, got {describe(frames)}",
-            TypeError,
-        )
-
-    def _check_inputs(self, frames: Tensor, glance_frames: Tensor | None) -> None:
+    def check_inputs(self, frames: Tensor, glance_frames: Tensor | None) -> None:
+        """Raises TypeError or ValueError, with what arrived, unless both are what `forward` takes."""
         self._check_frames("frames", frames, self.num_candidate_frames)
         if glance_frames is None:
             require(
                 self.num_candidate_frames >= self.num_glance_frames,
-                f"glance_frames must be given when there are fewer candidates ({self.num_candidate_frames}) than"
-                f" glance frames ({self.num_glance_frames})",
+                lambda: (
+                    f"glance_frames must be given when there are fewer candidates ({self.num_candidate_frames}) than"
+                    f" glance frames ({self.num_glance_frames})"
+                ),
             )
             return
         self._check_frames("glance_frames", glance_frames, self.num_glance_frames)
         require(
             glance_frames.shape[0] == frames.shape[0] and glance_frames.device == frames.device,
-            f"glance_frames must be of the {frames.shape[0]} videos of frames and on {frames.device},"
-            f" got {describe(glance_frames)} on {glance_frames.device}",
+            lambda: (
+                f"glance_frames must be of the {frames.shape[0]} videos of frames and on {frames.device},"
+                f" got {describe(glance_frames)} on {glance_frames.device}"
+            ),
         )
 
-    @abstractmethod
-    def _glance_positions(self, device: torch.device) -> Tensor:
-        """[T0] int64: which candidates the glance encoder sees where its frames are not given."""
-
-    def _glance_at(self, frames: Tensor, glance_frames: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Maps, features and glance_index of the whole frames that are given or picked from the candidates."""
-        if glance_frames is not None:
-            return *self.glance(self._read_whole(glance_frames, None, self.glance_encoder)), None
-        positions = self._glance_positions(frames.device)
-        glance_index = positions.expand(frames.shape[0], -1)
-        whole = self._read_whole(frames, flat_index(glance_index, frames.shape[1]), self.glance_encoder)
-        return *self.glance(whole), glance_index
-
-    def _read_whole(self, frames: Tensor, frame_index: Tensor | None, encoder: nn.Module) -> Tensor:
-        """Whole frames [M, 3, H, W], picked by frame_index [M] or all of them."""
-        count = frames.shape[:2].numel() if frame_index is None else frame_index.shape[0]
-        boxes = self._full_frames(count, frames.device)
-        return self.read(frames, boxes, frame_index, self.frame_size, encoder)
-
-    def _full_frames(self, count: int, device: torch.device) -> Tensor:
-        return adafocus_ops.boxes.full_frame(count, (self.frame_size, self.frame_size), device)
+    def _check_frames(self, name: str, frames: object, count: int) -> None:
+        side = self.frame_size
+        require(isinstance(frames, Tensor), lambda: f"{name} must be a tensor, got {describe(frames)}", TypeError)
+        require(
+            frames.ndim == 5 and tuple(frames.shape[1:]) == (count, 3, side, side),
+            lambda: f"{name} must be [B, {count}, 3, {side}, {side}], got {describe(frames)}",
+        )
+        require(
+            frames.dtype == torch.uint8 or frames.is_floating_point(),
+            lambda: f"{name} must be uint8 or floating point, got {describe(frames)}",
+            TypeError,
+        )
 
 
 def flat_index(frame_index: Tensor, num_frames: int, videos: Tensor | None = None) -> Tensor:

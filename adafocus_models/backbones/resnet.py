@@ -71,3 +71,14 @@ class ResNet50(nn.Module):
         """Feature maps [B * T, 2048, H / 32, W / 32] of normalised frames [B * T, 3, H, W]."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def published_layers(self) -> dict[str, str]:
+        """Layer -> its name in published checkpoints, for the layers that are called otherwise there.
+
+        They put a convolution that the shift precedes into a wrapper "net".
+        """
+        layers = [f"layer{number}" for number in range(1, 1 + len(LAYERS))]
+        blocks = [
+            f"{layer}.{i}" for layer in layers for i, block in enumerate(getattr(self, layer)) if block.num_frames
+        ]
+        return {f"{block}.conv1": f"{block}.conv1.net" for block in blocks}

@@ -1,0 +1,11 @@
+"""Videos in: from a file or a folder of frames to the uint8 clips that a model takes.
+
+Needs PyAV and Pillow: pip install "adafocus[video]".
+"""
+
+try:
+    from .clips import Clip, read_clip, segment_centres
+except ImportError as error:
+    raise ImportError(f'reading videos needs PyAV and Pillow ({error}): pip install "adafocus[video]"') from error
+
+__all__ = ["Clip", "read_clip", "segment_centres"]

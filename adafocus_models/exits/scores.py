@@ -1,0 +1,36 @@
+"""Scores of answers: one number for the logits of each, the larger the surer."""
+
+import torch
+from torch import Tensor
+
+import adafocus_ops
+from adafocus_ops.checks import describe, require
+
+CRITERIA = ("entropy", "confidence", "max_logit")
+
+
+def exit_score(logits: Tensor, criterion: str = "entropy") -> Tensor:
+    """Score of an answer, the larger the surer.
+
+    Args:
+        logits: [..., C] floating point.
+        criterion: "entropy" (minus the entropy, in nats), "confidence" (the largest probability), or "max_logit"
+            (the largest logit, which the published code calls confidence).
+
+    Returns:
+        [...] float32 (float64 for float64 logits). NaN, which never leaves, where a logit is NaN or plus infinity, or
+        all are minus infinity.
+
+    Gradients: to logits. Source: Uni-AdaFocus, Section 4.3.
+    """
+    fits = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim >= 1
+    require(fits, lambda: f"logits must be [..., C] floating point, got {describe(logits)}")
+    require(
+        criterion in CRITERIA, lambda: f"criterion must be one of {', '.join(map(repr, CRITERIA))}, got {criterion!r}"
+    )
+    if criterion == "entropy":
+        return -adafocus_ops.entropy(logits)
+    if criterion == "confidence":
+        return adafocus_ops.confidence(logits)
+    largest = logits.to(torch.promote_types(logits.dtype, torch.float32)).amax(-1)
+    return torch.where(largest.isfinite(), largest, torch.nan)

@@ -1,0 +1,96 @@
+"""TSM+: the baseline that sees K whole frames where Uni-AdaFocus-TSM sees patches."""
+
+import torch
+from torch import Tensor, nn
+
+from adafocus_ops.checks import require
+
+from ..backbones import MobileNetV2, ResNet50
+from .video_model import Configuration, Output, PaperFigures, VideoModel
+
+# Table IV.
+CONFIGURATIONS = (Configuration("tsm_plus_8+8", "tsm_plus", paper=PaperFigures(35.1, 218.2)),)
+
+
+class TSMPlus(VideoModel):
+    """MobileNetV2-TSM and ResNet50-TSM on whole frames, their features concatenated into a linear layer.
+
+    Args:
+        num_classes: C; 174 in Something-Something V1 and V2.
+        num_glance_frames, num_focus_frames: T0 == K, since features are concatenated frame by frame. The
+            candidates are the K frames, and what the focus encoder sees of them is all 224 x 224 pixels.
+
+    Source: Uni-AdaFocus, Section 5 (Table IV) and Appendix H.1.
+    """
+
+    stage_modules = {"glance": ("glance_encoder",), "focus": ("focus_encoder",), "head": ("classifier",)}
+
+    def __init__(self, num_classes: int = 174, num_glance_frames: int = 8, num_focus_frames: int = 8) -> None:
+        super().__init__(
+            MobileNetV2(num_glance_frames),
+            ResNet50(num_focus_frames),
+            num_classes=num_classes,
+            patch_size=self.frame_size,
+            num_glance_frames=num_glance_frames,
+            num_focus_frames=num_focus_frames,
+            num_candidate_frames=num_focus_frames,
+        )
+        require(
+            num_focus_frames == num_glance_frames,
+            lambda: f"num_focus_frames must equal num_glance_frames={num_glance_frames}, got {num_focus_frames}",
+        )
+        channels = self.glance_encoder.out_channels + self.focus_encoder.out_channels
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: None = None) -> Output:
+        """Recognises B videos.
+
+        Args:
+            frames: [B, K, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean and standard
+                deviation) or floating point (already normalised). Any strides, read in place.
+            glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes the same
+                frames, since segment i's centre, floor((i + 1/2) K / T0), is frame i for T0 == K.
+            gate: None; there is one exit.
+
+        Returns:
+            Output with one exit; frame_index is 0..K-1, boxes are whole frames, weights are uniform.
+
+        Gradients: to all weights and to floating-point frames.
+
+        Raises:
+            TypeError, ValueError: an input of another type or shape.
+        """
+        require(gate is None, lambda: "gate must be None: this model has one exit")
+        self.check_inputs(frames, glance_frames)
+
+        glance_index = self._all_candidates(frames) if glance_frames is None else None  # [B, T0]
+        glanced = frames if glance_frames is None else glance_frames
+        whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
+        glance_features = self.glance(whole)  # [B, T0, 1280]
+        patches = self.read_whole(frames, None, self.focus_encoder)  # [B * K, 3, 224, 224]
+        focus_features = self.focus(patches)  # [B, K, 2048]
+        logits = self.final_head(glance_features, focus_features)  # [B, C]
+
+        videos, device = logits.shape[0], logits.device
+        exit_logits = logits[:, None]  # [B, 1, C]
+        boxes = self.whole_frame_boxes(videos, device)  # [B, 4]
+        weights = torch.full((videos, self.num_glance_frames), 1 / self.num_glance_frames, device=device)  # [B, T0]
+        return Output(logits, exit_logits, self._all_candidates(frames), boxes, weights, glance_index)
+
+    def glance(self, frames: Tensor) -> Tensor:
+        """Stage: features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""
+        maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))  # [B, T0, 1280, 7, 7]
+        return maps.mean((-2, -1))
+
+    def focus(self, patches: Tensor) -> Tensor:
+        """Stage: features [B, K, 2048] of whole frames [B * K, 3, 224, 224]."""
+        maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))  # [B, K, 2048, 7, 7]
+        return maps.mean((-2, -1))
+
+    def final_head(self, glance_features: Tensor, focus_features: Tensor) -> Tensor:
+        """Stage: logits [B, C] from features [B, T0, 1280] and [B, K, 2048]."""
+        return self.classifier(torch.cat([glance_features, focus_features], 2)).mean(1)
+
+    def _all_candidates(self, frames: Tensor) -> Tensor:
+        """[B, K] int64: 0..K-1 for every video."""
+        return torch.arange(self.num_focus_frames, device=frames.device).expand(frames.shape[0], -1)

@@ -1,0 +1,249 @@
+"""Uni-AdaFocus-TSM: one deformable patch per video, in frames picked by a temporal policy, with an early exit."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import adafocus_ops
+from adafocus_ops import ExitGate, quantile_frames
+from adafocus_ops.checks import require
+
+from ..backbones import MobileNetV2, ResNet50
+from .policies import SpatialPolicy, TemporalPolicy
+from .video_model import Configuration, Output, PaperFigures, VideoModel, flat_index
+
+# Smallest and largest side of a patch in frame pixels, whatever its size after resizing.
+MIN_SIDE, MAX_SIDE = 96, 224
+
+
+def _configuration(
+    patch_size: int, num_focus_frames: int, paper: PaperFigures, paper_exits: dict[float, PaperFigures] | None = None
+) -> Configuration:
+    return Configuration(
+        f"uni_adafocus_tsm_{patch_size}_8+{num_focus_frames}",
+        "uni_adafocus_tsm",
+        {"patch_size": patch_size, "num_focus_frames": num_focus_frames},
+        paper,
+        paper_exits or {},
+    )
+
+
+# Table IV. The share that leaves early is the one that these GFLOPs come from.
+CONFIGURATIONS = (
+    _configuration(96, 8, PaperFigures(8.8, 569.4)),
+    _configuration(96, 12, PaperFigures(11.8, 474.8), {0.319: PaperFigures(8.8, 569.2)}),
+    _configuration(128, 12, PaperFigures(18.8, 366.4)),
+    _configuration(128, 16, PaperFigures(24.2, 305.4), {0.248: PaperFigures(18.8, 366.8)}),
+)
+
+
+class Look(NamedTuple):
+    """Patches of B' videos, seen: where and when they lie, and the answers that follow."""
+
+    logits: Tensor  # [B', C] of exit 1
+    frame_index: Tensor  # [B', K] int64 into the candidates
+    boxes: Tensor  # [B', 4] (cy, cx, h, w) in frame pixels
+    weights: Tensor  # [B', T0] of the glance frames
+
+    def with_videos(self, videos: Tensor, other: "Look") -> "Look":
+        """This look, with the rows at videos [B''] taken from another of B'' videos."""
+        return Look(*(mine.index_copy(0, videos, theirs) for mine, theirs in zip(self, other, strict=True)))
+
+
+class UniAdaFocusTSM(VideoModel):
+    """MobileNetV2-TSM glances at T0 whole frames; ResNet50-TSM sees one patch position in K of N frames.
+
+    Exit 0 is the mean over frames of an auxiliary head on the glance's features, exit 1 the sum of the
+    means of a head on the glance's and a head on the focus's features.
+
+    Args:
+        num_classes: C; 174 in Something-Something V1 and V2.
+        patch_size: P, a patch's side in pixels after resizing; 96 or 128 in the paper.
+        num_glance_frames: T0.
+        num_focus_frames: K.
+        num_candidate_frames: N; None for 3 K as in the paper.
+
+    Source: Uni-AdaFocus, Section 4 and Appendix H.1.
+    """
+
+    num_exits = 2
+    stage_modules = {
+        "glance": ("glance_encoder",),
+        "policy": ("temporal_policy", "spatial_policy"),
+        "focus": ("focus_encoder",),
+        "head": ("glance_head", "focus_head"),
+    }
+    exit0_modules = ("glance_encoder", "glance_aux_head")
+    published_prefixes = {
+        "glance_encoder": "global_CNN.base_model",
+        "glance_head": "global_CNN.new_fc",
+        "glance_aux_head": "global_CNN.new_new_fc",
+        "focus_encoder": "local_CNN.base_model",
+        "focus_head": "local_CNN.new_fc",
+        "focus_aux_head": "local_CNN.new_new_fc",
+        "spatial_aux_head": "aux_fc",
+        "spatial_policy.layers": "spatial_policy.encoder",
+        "temporal_policy.layers": "temporal_policy.Tconv",
+    }
+
+    def __init__(
+        self,
+        num_classes: int = 174,
+        patch_size: int = 128,
+        num_glance_frames: int = 8,
+        num_focus_frames: int = 12,
+        num_candidate_frames: int | None = None,
+    ) -> None:
+        super().__init__(
+            MobileNetV2(num_glance_frames),
+            ResNet50(num_focus_frames),
+            num_classes=num_classes,
+            patch_size=patch_size,
+            num_glance_frames=num_glance_frames,
+            num_focus_frames=num_focus_frames,
+            num_candidate_frames=3 * num_focus_frames if num_candidate_frames is None else num_candidate_frames,
+        )
+        glance_channels, focus_channels = self.glance_encoder.out_channels, self.focus_encoder.out_channels
+        map_size = self.frame_size // self.glance_encoder.reduction
+        self.spatial_policy = SpatialPolicy(glance_channels, num_glance_frames, map_size)
+        self.temporal_policy = TemporalPolicy(glance_channels)
+        self.glance_head = nn.Linear(glance_channels, num_classes)
+        self.focus_head = nn.Linear(focus_channels, num_classes)
+        # Auxiliary supervision. Exit 0 answers with the first; the other two serve training alone.
+        self.glance_aux_head = nn.Linear(glance_channels, num_classes)
+        self.focus_aux_head = nn.Linear(focus_channels, num_classes)
+        self.spatial_aux_head = nn.Linear(glance_channels, num_classes)
+
+    def forward(
+        self,
+        frames: Tensor,
+        glance_frames: Tensor | None = None,
+        *,
+        gate: Callable[[Tensor], ExitGate] | None = None,
+    ) -> Output:
+        """Recognises B videos.
+
+        Args:
+            frames: the candidates [B, N, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean
+                and standard deviation) or floating point (already normalised). Any strides, read in place.
+            glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes the
+                candidates 1 + i (N // T0) for i = 0..T0-1, the last one where that is beyond it.
+            gate: takes the logits [B, C] of exit 0 and returns an `adafocus_ops.ExitGate` (without capacity).
+                Rows in `leave` answer at exit 0 and cost nothing more; None sends all on to exit 1.
+
+        Returns:
+            Output with two exits. Of a video that left at exit 0, exit_logits[:, 1], boxes and weights
+            are NaN and frame_index is -1.
+
+        Gradients: to all weights that the result depends on and to floating-point frames.
+
+        Raises:
+            TypeError, ValueError: an input of another type or shape.
+        """
+        self.check_inputs(frames, glance_frames)
+
+        # A glance at whole frames, and exit 0.
+        glance_index = self._pick_glance_frames(frames) if glance_frames is None else None  # [B, T0]
+        glanced = frames if glance_frames is None else glance_frames
+        whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
+        maps, features = self.glance(whole)  # [B, T0, 1280, 7, 7], [B, T0, 1280]
+        early = self.early_head(features)  # [B, C]
+
+        # A closer look at all videos, or at those that the gate sends on, and exit 1.
+        if gate is None:
+            look = self._look_closer(frames, maps, features)
+            logits = look.logits  # [B, C]
+        else:
+            keep = _sent_on(gate(early), early.shape[0])  # [B']
+            look = self._look_closer_at(keep, frames, maps, features, early)
+            logits = early.index_copy(0, keep, look.logits[keep])  # [B, C]
+
+        exit_logits = torch.stack([early, look.logits], 1)  # [B, 2, C]
+        return Output(logits, exit_logits, look.frame_index, look.boxes, look.weights, glance_index)
+
+    def _look_closer(self, frames: Tensor, maps: Tensor, features: Tensor, videos: Tensor | None = None) -> Look:
+        """Where and when to look, what is seen there, and exit 1.
+
+        Args:
+            frames: the candidates of the whole batch.
+            maps, features: of the glance at B' of its videos.
+            videos: [B'] the places of these videos in the batch; None for all.
+        """
+        weights, frame_index, boxes = self.policy(maps, features)  # [B', T0], [B', K], [B', 4]
+        each_frame = boxes.repeat_interleave(self.num_focus_frames, 0)  # [B' * K, 4]
+        flat = flat_index(frame_index, frames.shape[1], videos)  # [B' * K]
+        patches = self.read(frames, each_frame, flat, self.patch_size, self.focus_encoder)  # [B' * K, 3, P, P]
+        focus_features = self.focus(patches)  # [B', K, 2048]
+        logits = self.final_head(features, focus_features)  # [B', C]
+        return Look(logits, frame_index, boxes, weights)
+
+    def _look_closer_at(self, keep: Tensor, frames: Tensor, maps: Tensor, features: Tensor, early: Tensor) -> Look:
+        """The closer look at the videos keep [B'], in the rows of the whole batch; NaN and -1 in the other rows.
+
+        Nothing runs where no video is kept.
+        """
+        videos, dtype = early.shape[0], torch.promote_types(early.dtype, torch.float32)
+        look = Look(
+            logits=torch.full_like(early, torch.nan),  # [B, C]
+            frame_index=early.new_full((videos, self.num_focus_frames), -1, dtype=torch.int64),  # [B, K]
+            boxes=early.new_full((videos, 4), torch.nan, dtype=dtype),  # [B, 4]
+            weights=early.new_full((videos, self.num_glance_frames), torch.nan, dtype=dtype),  # [B, T0]
+        )
+        if keep.numel() == 0:
+            return look
+        return look.with_videos(keep, self._look_closer(frames, maps[keep], features[keep], keep))
+
+    def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage: maps [B, T0, 1280, 7, 7] and features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""
+        maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))
+        return maps, maps.mean((-2, -1))
+
+    def policy(self, maps: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Stage: when and where to look.
+
+        Args:
+            maps, features: of the glance, [B, T0, 1280, 7, 7] and [B, T0, 1280].
+
+        Returns:
+            weights [B, T0], frame_index [B, K] int64 into the candidates, boxes [B, 4] in frame pixels.
+        """
+        weights = self.temporal_policy(features)  # [B, T0]
+        frame_index = quantile_frames(weights, self.num_candidate_frames, self.num_focus_frames)  # [B, K]
+        action = self.spatial_policy(maps)  # [B, 4]
+        boxes = adafocus_ops.boxes.from_action(action, (self.frame_size,) * 2, MIN_SIDE, MAX_SIDE)  # [B, 4]
+        return weights, frame_index, boxes
+
+    def focus(self, patches: Tensor) -> Tensor:
+        """Stage: features [B, K, 2048] of patches [B * K, 3, P, P]."""
+        maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))  # [B, K, 2048, h, w]
+        return maps.mean((-2, -1))
+
+    def early_head(self, glance_features: Tensor) -> Tensor:
+        """Stage: logits [B, C] of exit 0, from the glance's features [B, T0, 1280]."""
+        return self.glance_aux_head(glance_features).mean(1)
+
+    def final_head(self, glance_features: Tensor, focus_features: Tensor) -> Tensor:
+        """Stage: logits [B, C] of exit 1, from the features [B, T0, 1280] and [B, K, 2048] of both encoders."""
+        return self.glance_head(glance_features).mean(1) + self.focus_head(focus_features).mean(1)
+
+    def _pick_glance_frames(self, frames: Tensor) -> Tensor:
+        """[B, T0] int64: the candidates that are glanced at where no glance frames are given."""
+        step = self.num_candidate_frames // self.num_glance_frames
+        positions = 1 + step * torch.arange(self.num_glance_frames, device=frames.device)  # [T0]
+        return positions.clamp(max=self.num_candidate_frames - 1).expand(frames.shape[0], -1)
+
+
+def _sent_on(gate: ExitGate, num_videos: int) -> Tensor:
+    """[B'] int64: the videos that go on, once it is clear that every other one leaves."""
+    keep, leave = gate.keep, gate.leave
+    listed = torch.cat([keep, leave]).sort().values
+    require(
+        torch.equal(listed, torch.arange(num_videos, device=listed.device)),
+        lambda: (
+            f"gate must sort each of the {num_videos} videos into keep or leave (no capacity, no active),"
+            f" got {keep.tolist()} and {leave.tolist()}"
+        ),
+    )
+    return keep
