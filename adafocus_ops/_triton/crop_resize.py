@@ -179,7 +179,7 @@ def _over_channels(x, variant):
 
 @triton.jit
 def _by_weight(g, of_shift, planes, y, x, variant):
-    """The derivative of the loss by the weights of pixels.
+    """The gradient of the weights (y times x) of pixels.
 
     g: the gradient of the outputs, by the scale of the affine; of_shift: by its shift, which padding does not have.
     """
@@ -191,16 +191,16 @@ def _by_weight(g, of_shift, planes, y, x, variant):
 
 
 @triton.jit
-def _by_centre(by_weight, y, x, by_cy, by_cx, variant):
-    """Adds a derivative by weights to those by the centre."""
+def _add_by_centre(by_weight, y, x, by_cy, by_cx, variant):
+    """Adds what the gradient of weights contributes to that of the centre."""
     by_cy = tl.fma(by_weight, product(y.weight.by_centre, x.weight.value, variant), by_cy)
     by_cx = tl.fma(by_weight, product(y.weight.value, x.weight.by_centre, variant), by_cx)
     return by_cy, by_cx
 
 
 @triton.jit
-def _by_extent(by_weight, y, x, by_h, by_w, variant):
-    """Adds a derivative by weights to those by the extent."""
+def _add_by_extent(by_weight, y, x, by_h, by_w, variant):
+    """Adds what the gradient of weights contributes to that of the extent."""
     by_h = tl.fma(by_weight, product(y.weight.by_extent, x.weight.value, variant), by_h)
     by_w = tl.fma(by_weight, product(y.weight.value, x.weight.by_extent, variant), by_w)
     return by_h, by_w
@@ -208,13 +208,16 @@ def _by_extent(by_weight, y, x, by_h, by_w, variant):
 
 @triton.jit
 def _add_bilinear(by, zero, g, of_shift, planes, y, x, variant):
-    """Adds a block of outputs; all derivatives by the extent are `offset` times those by the centre."""
+    """Adds the gradient of a block of outputs by its box.
+
+    Their gradient by the extent is the taps' offset times that by the centre.
+    """
     by_cy, by_cx = zero, zero
     for a in tl.static_range(2):
         for b in tl.static_range(2):
             at_y, at_x = _read(y, a, variant), _read(x, b, variant)
             by_weight = _by_weight(g, of_shift, planes, at_y, at_x, variant)
-            by_cy, by_cx = _by_centre(by_weight, at_y, at_x, by_cy, by_cx, variant)
+            by_cy, by_cx = _add_by_centre(by_weight, at_y, at_x, by_cy, by_cx, variant)
     by_h = tl.fma(by_cy, along_y(y.formula.offset, variant), by.h)
     by_w = tl.fma(by_cx, along_x(x.formula.offset, variant), by.w)
     return Box(by.cy + by_cy, by.cx + by_cx, by_h, by_w)
@@ -222,13 +225,13 @@ def _add_bilinear(by, zero, g, of_shift, planes, y, x, variant):
 
 @triton.jit
 def _add_antialiased(by, g, of_shift, planes, y, x, variant):
-    """Adds a block of outputs."""
+    """Adds the gradient of a block of outputs by its box."""
     for a in range(_longest(y)):
         for b in range(_longest(x)):
             at_y, at_x = _read(y, a, variant), _read(x, b, variant)
             by_weight = _by_weight(g, of_shift, planes, at_y, at_x, variant)
-            by_cy, by_cx = _by_centre(by_weight, at_y, at_x, by.cy, by.cx, variant)
-            by_h, by_w = _by_extent(by_weight, at_y, at_x, by.h, by.w, variant)
+            by_cy, by_cx = _add_by_centre(by_weight, at_y, at_x, by.cy, by.cx, variant)
+            by_h, by_w = _add_by_extent(by_weight, at_y, at_x, by.h, by.w, variant)
             by = Box(by_cy, by_cx, by_h, by_w)
     return by
 

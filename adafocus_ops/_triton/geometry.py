@@ -93,7 +93,7 @@ class Filter(NamedTuple):
     ends: Ends
     total: Dual  # the sum of all raw weights
     scale: tl.tensor  # 1 / total, or 0
-    outside: Outside  # the weights that the edge pixels have besides their own, or None
+    outside: Outside | None  # the weights that the edge pixels have besides their own, or None
 
 
 # ----------------------------------------------------------------------------------------------------
