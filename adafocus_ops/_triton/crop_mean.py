@@ -15,7 +15,6 @@ from .images import (
     SIZES,
     Box,
     Images,
-    Planes,
     Variant,
     along_c,
     axes_of,
@@ -29,6 +28,7 @@ from .images import (
     locate,
     next_box,
     num_frames,
+    planes_of,
     product,
     store,
     store_box_gradient,
@@ -74,7 +74,6 @@ def _fwd(means, frames, boxes, frame_index, affine, num_frames, height, width, o
     box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
     y_axis, x_axis = axes_of(box, out_h, out_w, height, width)
     dtype: tl.constexpr = box.cy.dtype
-    planes = Planes(frames, frame, c)
     top, bottom = pixels_of(y_axis, variant)
     left, right = pixels_of(x_axis, variant)
     total = zero_block(variant, dtype)
@@ -88,7 +87,7 @@ def _fwd(means, frames, boxes, frame_index, affine, num_frames, height, width, o
             s = s0 + tl.arange(0, variant.block_x)
             w_x, in_x = _mean_weights(s, x_axis, variant)
             inside_x += tl.where(in_x, w_x.value, 0.0)
-            value = load(planes, r, s, in_y, in_x, dtype, variant)
+            value = load(planes_of(frames, frame, c, variant), r, s, in_y, in_x, dtype, variant)
             total = tl.fma(value, product(w_y.value, w_x.value, variant), total)
     mean = _over_pixels(total, variant)
     if affine is not None:
@@ -157,7 +156,7 @@ def _bwd_boxes(
             weighed = zero_block(variant, dtype)
             for channel in range(0, variant.channels, variant.block_c):
                 c = channel + tl.arange(0, variant.block_c)
-                value = load(Planes(frames, frame, c), r, s, in_y, in_x, dtype, variant)
+                value = load(planes_of(frames, frame, c, variant), r, s, in_y, in_x, dtype, variant)
                 if affine is not None:
                     scale, shift = load_affine(affine, c, variant)
                     value = tl.fma(value, along_c(scale, variant), along_c(shift, variant))
@@ -229,7 +228,7 @@ def _bwd_frames(
     if affine is not None:
         scale, _ = load_affine(affine, c, variant)
         total *= along_c(scale, variant)
-    planes = Planes(d_frames, image(d_frames, n.to(tl.int64)), c)
+    planes = planes_of(d_frames, image(d_frames, n.to(tl.int64)), c, variant)
     store(planes, r, s, r < height, s < width, total, variant)
 
 

@@ -18,7 +18,6 @@ from .images import (
     SIZES,
     Box,
     Images,
-    Planes,
     Variant,
     along_c,
     along_x,
@@ -33,6 +32,7 @@ from .images import (
     locate,
     next_box,
     num_frames,
+    planes_of,
     product,
     store,
     store_box_gradient,
@@ -122,7 +122,7 @@ def _fwd(out, frames, boxes, frame_index, affine, num_frames, height, width, out
     k, c, top, left = locate(tl.program_id(0), out_h, out_w, strip, variant)
     box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
     y_axis, x_axis = axes_of(box, out_h, out_w, height, width)
-    patch = Planes(out, image(out, k.to(tl.int64)), c)
+    patch = image(out, k.to(tl.int64))
     if affine is not None:
         scale, shift = load_affine(affine, c, variant)
     j = left + tl.arange(0, variant.block_x)
@@ -130,11 +130,11 @@ def _fwd(out, frames, boxes, frame_index, affine, num_frames, height, width, out
     for i0 in range(top, tl.minimum(top + strip, out_h), variant.block_y):
         i = i0 + tl.arange(0, variant.block_y)
         y = _footprints(y_axis, i, valid, variant)
-        total, inside = _sum(Planes(frames, frame, c), y, x, box.cy.dtype, variant)
+        total, inside = _sum(planes_of(frames, frame, c, variant), y, x, box.cy.dtype, variant)
         if affine is not None:  # pixels outside are zero after it: it counts for those in the frame
             total = tl.fma(total, along_c(scale, variant), inside * along_c(shift, variant))
         value = total + tl.where(valid, 0.0, float("nan"))
-        store(patch, i, j, i < out_h, j < out_w, value, variant)
+        store(planes_of(out, patch, c, variant), i, j, i < out_h, j < out_w, value, variant)
 
 
 def fwd(
@@ -255,13 +255,13 @@ def _bwd_boxes(d_boxes, grad, frames, boxes, frame_index, affine, num_frames, he
             for i0 in range(0, out_h, variant.block_y):
                 i = i0 + tl.arange(0, variant.block_y)
                 y = _footprints(y_axis, i, valid, variant)
-                g = load(Planes(grad, patch, c), i, j, i < out_h, j < out_w, dtype, variant)
+                g = load(planes_of(grad, patch, c, variant), i, j, i < out_h, j < out_w, dtype, variant)
                 if affine is not None:
                     of_shift = _over_channels(g * along_c(shift, variant), variant)
                     g *= along_c(scale, variant)
                 else:
                     of_shift = None
-                planes = Planes(frames, frame, c)
+                planes = planes_of(frames, frame, c, variant)
                 if variant.antialias:
                     by = _add_antialiased(by, g, of_shift, planes, y, x, variant)
                 else:
@@ -331,13 +331,13 @@ def _bwd_frames(d_frames, grad, boxes, frame_index, affine, num_boxes, height, w
         box, finite = load_box(boxes, k)
         y_axis, x_axis = axes_of(box, out_h, out_w, height, width)
         if finite & touches(y_axis, x_axis, top, left, variant):
-            patch = Planes(grad, image(grad, k.to(tl.int64)), c)
+            patch = planes_of(grad, image(grad, k.to(tl.int64)), c, variant)
             total = _add_readers(total, patch, r, s, y_axis, x_axis, variant)
         k = next_box(frame_index, n, k + 1, num_boxes)
     if affine is not None:
         scale, _ = load_affine(affine, c, variant)
         total *= along_c(scale, variant)
-    planes = Planes(d_frames, image(d_frames, n.to(tl.int64)), c)
+    planes = planes_of(d_frames, image(d_frames, n.to(tl.int64)), c, variant)
     store(planes, r, s, r < height, s < width, total, variant)
 
 

@@ -212,11 +212,21 @@ def next_box(frame_index, n, k, num_boxes):
 
 
 class Planes(NamedTuple):
-    """Some channels of an image."""
+    """Some channels of an image. (No constants: Triton 3.6 makes them variables where a tuple is assigned.)"""
 
-    images: Images
-    start: tl.tensor  # where the image starts
+    start: tl.tensor  # a pointer to the image
     c: tl.tensor  # the numbers of the channels, [block_c]
+    offset_c: tl.tensor  # the offsets of the channels, [block_c]
+    stride_y: tl.tensor  # in units of `vector` elements, as stride_x is
+    stride_x: tl.tensor
+    vector: tl.tensor
+
+
+@triton.jit
+def planes_of(images, start, c, variant):
+    """Channels c of the image that starts there."""
+    offset_c = c.to(variant.offset) * reveal(images.stride_c) if images.vector == 1 else c
+    return Planes(start, c, offset_c, reveal(images.stride_y), reveal(images.stride_x), images.vector)
 
 
 @triton.jit
@@ -278,12 +288,9 @@ def both(in_y, in_x, variant):
 @triton.jit
 def elements(planes, y, x, variant):
     """Pointers to the pixels (y, x)."""
-    images, c = planes.images, planes.c
-    if images.vector == 1:
-        c = c.to(variant.offset) * reveal(images.stride_c)
-    y = y.to(variant.offset) * reveal(images.stride_y) * images.vector
-    x = x.to(variant.offset) * reveal(images.stride_x) * images.vector
-    return planes.start + (along_y(y, variant) + along_x(x, variant) + along_c(c, variant))
+    y = y.to(variant.offset) * planes.stride_y * planes.vector
+    x = x.to(variant.offset) * planes.stride_x * planes.vector
+    return planes.start + (along_y(y, variant) + along_x(x, variant) + along_c(planes.offset_c, variant))
 
 
 @triton.jit
@@ -302,7 +309,7 @@ def load(planes, y, x, in_y, in_x, dtype: tl.constexpr, variant):
 def store(planes, y, x, in_y, in_x, value, variant):
     """Stores the pixels (y, x) that are in the image."""
     pixels, there = elements(planes, y, x, variant), mask(planes, in_y, in_x, variant)
-    tl.store(pixels, convert(value, planes.images.data.dtype.element_ty), there)
+    tl.store(pixels, convert(value, planes.start.dtype.element_ty), there)
 
 
 @triton.jit
