@@ -212,14 +212,18 @@ def next_box(frame_index, n, k, num_boxes):
 
 
 class Planes(NamedTuple):
-    """Some channels of an image. (No constants: Triton 3.6 makes them variables where a tuple is assigned.)"""
+    """Some channels of an image.
+
+    No field needs to be a constant, as those of Images do: Triton 3.6 makes variables of constants in a tuple that is
+    assigned. Made at the place of use, it costs no registers between.
+    """
 
     start: tl.tensor  # a pointer to the image
     c: tl.tensor  # the numbers of the channels, [block_c]
-    offset_c: tl.tensor  # the offsets of the channels, [block_c]
-    stride_y: tl.tensor  # in units of `vector` elements, as stride_x is
-    stride_x: tl.tensor
-    vector: tl.tensor
+    offset_c: tl.tensor  # the offsets of the channels in elements, [block_c]
+    stride_y: tl.tensor  # from one scanline to the next, in units of `vector` elements
+    stride_x: tl.tensor  # from one pixel to the next, in units of `vector` elements
+    vector: tl.tensor  # neighbouring channels of one access
 
 
 @triton.jit
