@@ -29,7 +29,7 @@ def frame_of_box(frame_index: Tensor | None, boxes: Tensor) -> Tensor:
 
 
 def _frame_position(frame: Tensor, lead: torch.Size) -> list[Tensor]:
-    """The index of each box's frame in each leading dimension, [K]; of the nearest frame where there is none."""
+    """The index of each box's frame in each leading dimension, [K]; the nearest frame's where there is none."""
     frame = frame.clamp(0, max(prod(lead) - 1, 0))
     where: list[Tensor] = []
     for size in reversed(lead):
@@ -46,11 +46,11 @@ def _filters(
     return axis.antialiased(cy, h, out_h, height, padding), axis.antialiased(cx, w, out_w, width, padding)
 
 
-def _resample(rows: Tensor, columns: Tensor, pixels: Tensor) -> Tensor:
+def _resample(a_y: Tensor, a_x: Tensor, pixels: Tensor) -> Tensor:
     """A_y v A_x^T for all boxes, [K, C, P_h, P_w]; NaN where it reads a pixel that is not finite, and only there."""
     bad = (~pixels.isfinite()).to(pixels)
-    bad = torch.einsum("kir,kcrs,kjs->kcij", (rows != 0).to(pixels), bad, (columns != 0).to(pixels)) > 0
-    out = torch.einsum("kir,kcrs,kjs->kcij", rows, pixels.nan_to_num(0, 0, 0), columns)
+    bad = torch.einsum("kir,kcrs,kjs->kcij", (a_y != 0).to(pixels), bad, (a_x != 0).to(pixels)) > 0
+    out = torch.einsum("kir,kcrs,kjs->kcij", a_y, pixels.nan_to_num(0, 0, 0), a_x)
     return torch.where(bad, float("nan"), out)
 
 
@@ -86,8 +86,8 @@ def _corners(
     x = axis.taps(cx, w, out_w, frames.shape[-1], padding)
 
     def corner(a: int, b: int) -> Tensor:
-        rows, columns = y.index[a][:, :, None], x.index[b][:, None, :]
-        pixel = frames.movedim(-3, -1)[(*where, rows, columns)].to(boxes.dtype)  # [K, P_h, P_w, C]
+        r, s = y.index[a][:, :, None], x.index[b][:, None, :]
+        pixel = frames.movedim(-3, -1)[(*where, r, s)].to(boxes.dtype)  # [K, P_h, P_w, C]
         if affine is not None:
             pixel = pixel * affine[0] + affine[1]
         inside = y.inside[a][:, :, None] & x.inside[b][:, None, :]
@@ -153,7 +153,7 @@ def bwd_boxes(
 ) -> Tensor:
     """Gradient of the boxes, [K, 4] of the boxes' dtype, from grad [K, C, P_h, P_w].
 
-    A sample that lies exactly on a pixel takes the derivative on the side of larger coordinates.
+    A position exactly on a pixel takes the derivative on the side of larger coordinates.
     """
     if boxes.shape[0] == 0 or frames.numel() == 0:
         return torch.zeros_like(boxes)
@@ -162,15 +162,15 @@ def bwd_boxes(
         pixels, valid = _frame_of_each_box(frames, boxes, frame_index, affine)
         grad = torch.where(valid[:, None, None, None], grad.to(boxes.dtype), 0)
         y, x = _filters(boxes, *frames.shape[-2:], out_h, out_w, padding)
-        axes = ((y.by_centre, x.value), (y.value, x.by_centre), (y.by_extent, x.value), (y.value, x.by_extent))
-        gradient = [(grad * _resample(rows, columns, pixels)).sum((1, 2, 3)) for rows, columns in axes]
+        by_box = ((y.by_centre, x.value), (y.value, x.by_centre), (y.by_extent, x.value), (y.value, x.by_extent))
+        gradient = [(grad * _resample(a_y, a_x, pixels)).sum((1, 2, 3)) for a_y, a_x in by_box]
         return torch.where(valid[:, None], torch.stack(gradient, 1), 0)
     y, x, corner, valid = _corners(frames, boxes, frame_index, affine, out_h, out_w, padding)
     grad = torch.where(valid[:, None, None, None], grad.to(boxes.dtype), 0)
     d_y = sum(x.weight[b][:, None, None, :] * (corner[1][b] - corner[0][b]) for b in (0, 1))
     d_x = sum(y.weight[a][:, None, :, None] * (corner[a][1] - corner[a][0]) for a in (0, 1))
-    by_row, by_column = (grad * d_y).sum((1, 3)), (grad * d_x).sum((1, 2))  # [K, P_h], [K, P_w]
-    gradient = [by_row.sum(1), by_column.sum(1), (by_row * y.offset).sum(1), (by_column * x.offset).sum(1)]
+    by_y, by_x = (grad * d_y).sum((1, 3)), (grad * d_x).sum((1, 2))  # [K, P_h], [K, P_w]
+    gradient = [by_y.sum(1), by_x.sum(1), (by_y * y.offset).sum(1), (by_x * x.offset).sum(1)]
     return torch.where(valid[:, None], torch.stack(gradient, 1), 0)
 
 
@@ -187,7 +187,7 @@ def bwd_frames(
     frames_dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
-    """Gradient of the flattened frames, [num_frames, C, height, width] of frames_dtype: each sample's gradient, in
+    """Gradient of the flattened frames, [num_frames, C, height, width] of frames_dtype: each output's gradient, in
     parts, to the pixels that it read."""
     frame = frame_of_box(frame_index, boxes)
     valid = valid_boxes(boxes, frame, num_frames)
@@ -208,10 +208,10 @@ def bwd_frames(
     total = grad.new_zeros(num_frames * height * width, grad.shape[3])
     for a in (0, 1):
         for b in (0, 1):
-            rows, columns = y.index[a][:, :, None], x.index[b][:, None, :]
+            r, s = y.index[a][:, :, None], x.index[b][:, None, :]
             inside = (y.inside[a][:, :, None] & x.inside[b][:, None, :])[..., None]
             weight = (y.weight[a][:, :, None] * x.weight[b][:, None, :])[..., None]
-            pixel = (frame[:, None, None] * height + rows) * width + columns
+            pixel = (frame[:, None, None] * height + r) * width + s
             share = torch.where(inside & valid[:, None, None, None], weight * grad, 0)
             total = _add_in_order(total, pixel.flatten(), share.flatten(0, 2))
     return _store(total.unflatten(0, (num_frames, height, width)).permute(0, 3, 1, 2), frames_dtype, channels_last)

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from . import race
 
-MAX_PREFIXES = 20_000  # of an enumeration
+MAX_PREFIXES = 20_000  # prefixes that are enumerated
 NOTHING = 2.0**-64  # weights that sum to less leave nothing to average: 1 / S would overflow
 
 
 def least_rest(dtype: torch.dtype) -> float:
-    """Less than this is what rounding leaves of 1 - sum; the weights that are left are summed instead."""
+    """The least 1 - sum that is more than rounding leaves; below it the weights that are left are summed instead."""
     return 2.0**-44 if dtype == torch.float64 else 2.0**-18
 
 
 def _clean(weights: Tensor, other: Tensor) -> Tensor:
-    """[B, T] in the type of the arithmetic."""
+    """Clean weights [B, T] in the type of the arithmetic."""
     return race.clean_weights(weights).to(
         torch.promote_types(torch.promote_types(weights.dtype, other.dtype), torch.float32)
     )
@@ -60,7 +60,7 @@ def _steps(
 
 
 def _probability(items: tuple[int, ...], smaller: dict[tuple[int, ...], Tensor], weights: Tensor) -> Tensor:
-    """[B]: that the first draws are this set, whichever of its items comes last."""
+    """The probability [B] that the first draws are this set, whichever of its items comes last."""
     total = torch.zeros_like(weights[:, 0])
     for last in items:
         before = tuple(t for t in items if t != last)
@@ -120,7 +120,7 @@ def bwd_weights(
         for left, share in _steps(clean, k, num_samples, seed, row_id, weights):
             inverse, plain = _inverse_rest(clean[:, None], left)
             above = torch.where(left, (clean * by_item)[:, None], 0).sum(-1)
-            by_sum = share * above * torch.where(plain, inverse**2, 0)  # of the sum of the prefix's weights
+            by_sum = share * above * torch.where(plain, inverse**2, 0)  # the gradient of the prefix's sum
             gradient = gradient + torch.where(left, 0, by_sum[..., None]).sum(1)
     return torch.where(weights >= 0, gradient, 0).to(weights.dtype)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 _LOW = 0xFFFFFFFF
 
-# What a row's draws are for: different uses of one seed see independent streams.
+# The uses of a row's draws: different uses of one seed see independent streams.
 RACE, JITTER = 0, 0x80000000
 
 
@@ -85,8 +85,8 @@ def clean_weights(weights: Tensor) -> Tensor:
 
 def race_weights(weights: Tensor) -> Tensor:
     """Rows of clean weights, scaled by a power of two to about 1, float32: 0, or at least 2^-120."""
-    _, exponent = torch.frexp(weights.amax(-1, keepdim=True))  # of the largest, as a number in [1/2, 1)
-    least = -1022 if weights.dtype == torch.float64 else -126  # whose power of two is a normal number
+    _, exponent = torch.frexp(weights.amax(-1, keepdim=True))  # the largest is a number in [1/2, 1) times 2^exponent
+    least = -1022 if weights.dtype == torch.float64 else -126  # 2^least is the least normal number
     scaled = torch.ldexp(weights.double(), (1 - exponent).clamp(least, 1 - least)).float()
     return torch.where(weights > 0, scaled.clamp(min=2.0**-120), 0)
 

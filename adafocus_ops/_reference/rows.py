@@ -1,4 +1,4 @@
-"""Which rows an index names, in plain PyTorch."""
+"""Indices of rows, in plain PyTorch."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
 """crop_mean in Triton: the functions of _reference/crop_mean.py.
 
 A crop is A_y v A_x^T; its mean is w_y v w_x^T with the means of their rows, w_y [H] and w_x [W]. A program makes the
-blocks of both that it needs: of the rows and columns that its box touches, or of its tile of a frame.
+blocks of both that it needs: of the pixels that its box touches, or of its tile of a frame.
 """
 
 import torch
@@ -10,14 +10,15 @@ import triton.language as tl
 from torch import Tensor
 
 from .._layouts import empty_images
-from .geometry import inverse, readers, sample, touched, touches, weights
+from .geometry import Dual, add, footprint_of, inverse, pixels_of, readers_of, touches, weight_of
 from .images import (
     SIZES,
+    Box,
     Images,
     Variant,
-    along_channels,
-    along_columns,
-    along_rows,
+    along_c,
+    axes_of,
+    both,
     box_and_frame,
     convert,
     image,
@@ -27,38 +28,39 @@ from .images import (
     locate,
     next_box,
     num_frames,
+    planes_of,
     product,
     store,
+    store_box_gradient,
     zero_block,
     zero_pixels,
 )
 from .launch import launch
 
 # Whole feature maps of some channels, or large tiles of frames: the weights of a block are made once for its channels.
-BLOCK = {"accesses": 4, "to_pixel": 8}
+BLOCK = {"accesses_per_thread": 4, "accesses_per_pixel": 8}
 
 
 @triton.jit
-def _mean_weights(r, centre, extent, positions, size, variant):
-    """The mean over all outputs of the weight of pixels r, its derivatives, and which pixels are read at all."""
-    first, last = readers(r, centre, extent, positions, size, variant)
-    value = (r * 0).to(centre.dtype)
-    by_centre, by_extent, times = value, value, r * 0
+def _mean_weights(r, axis, variant):
+    """The mean over all outputs of the weight of pixels r, and which pixels are read at all."""
+    first, last = readers_of(r, axis, variant)
+    zero = (r * 0).to(axis.centre.dtype)
+    total, times = Dual(zero, zero, zero), r * 0
     for a in range(tl.max(last - first)):
-        begin, end, filter = sample(centre, extent, first + a, positions, size, variant)
-        weight = weights(filter, r, variant)
-        there = (first + a < last) & (begin <= r) & (r < end)
-        value += tl.where(there, weight[0], 0.0)
-        by_centre += tl.where(there, weight[1], 0.0)
-        by_extent += tl.where(there, weight[2], 0.0)
+        footprint = footprint_of(axis, first + a, variant)
+        weight = weight_of(footprint, r, variant)
+        there = (first + a < last) & (footprint.begin <= r) & (r < footprint.end)
+        total = add(total, there, weight)
         times += tl.where(there, 1, 0)
-    share = inverse(positions, centre.dtype)
-    return (value * share, by_centre * share, by_extent * share), (times > 0) & (r < size)
+    share = inverse(axis.positions, zero.dtype)
+    mean = Dual(total.value * share, total.by_centre * share, total.by_extent * share)
+    return mean, (times > 0) & (r < axis.size)
 
 
 @triton.jit
 def _over_pixels(block, variant):
-    """The sum of a block over its rows and columns."""
+    """The sum of a block over its pixels."""
     pixels: tl.constexpr = variant.block_y * variant.block_x
     if variant.interleaved:
         return tl.sum(tl.reshape(block, [pixels, variant.block_c]), 0)
@@ -70,22 +72,23 @@ def _over_pixels(block, variant):
 def _fwd(means, frames, boxes, frame_index, affine, num_frames, height, width, out_h, out_w, variant):
     k, c, _, _ = locate(tl.program_id(0), 1, 1, 1, variant)
     box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
-    cy, cx, h, w = box
-    top, bottom = touched(cy, h, out_h, height, variant)
-    left, right = touched(cx, w, out_w, width, variant)
-    total = zero_block(variant, cy.dtype)
-    inside_y, inside_x = tl.zeros([variant.block_y], cy.dtype), tl.zeros([variant.block_x], cy.dtype)
-    for row in range(top, tl.where(valid, bottom, top), variant.block_y):
-        r = row + tl.arange(0, variant.block_y)
-        w_y, in_y = _mean_weights(r, cy, h, out_h, height, variant)
-        inside_y += tl.where(in_y, w_y[0], 0.0)
+    y_axis, x_axis = axes_of(box, out_h, out_w, height, width)
+    dtype: tl.constexpr = box.cy.dtype
+    top, bottom = pixels_of(y_axis, variant)
+    left, right = pixels_of(x_axis, variant)
+    total = zero_block(variant, dtype)
+    inside_y, inside_x = tl.zeros([variant.block_y], dtype), tl.zeros([variant.block_x], dtype)
+    for r0 in range(top, tl.where(valid, bottom, top), variant.block_y):
+        r = r0 + tl.arange(0, variant.block_y)
+        w_y, in_y = _mean_weights(r, y_axis, variant)
+        inside_y += tl.where(in_y, w_y.value, 0.0)
         inside_x *= 0.0
-        for column in range(left, right, variant.block_x):
-            s = column + tl.arange(0, variant.block_x)
-            w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
-            inside_x += tl.where(in_x, w_x[0], 0.0)
-            value = load(frames, frame, c, r, s, in_y, in_x, cy.dtype, variant)
-            total = tl.fma(value, product(w_y[0], w_x[0], variant), total)
+        for s0 in range(left, right, variant.block_x):
+            s = s0 + tl.arange(0, variant.block_x)
+            w_x, in_x = _mean_weights(s, x_axis, variant)
+            inside_x += tl.where(in_x, w_x.value, 0.0)
+            value = load(planes_of(frames, frame, c, variant), r, s, in_y, in_x, dtype, variant)
+            total = tl.fma(value, product(w_y.value, w_x.value, variant), total)
     mean = _over_pixels(total, variant)
     if affine is not None:
         scale, shift = load_affine(affine, c, variant)
@@ -136,39 +139,38 @@ def _bwd_boxes(
 ):
     k = tl.program_id(0)
     box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
-    cy, cx, h, w = box
+    y_axis, x_axis = axes_of(box, out_h, out_w, height, width)
+    dtype: tl.constexpr = box.cy.dtype
     grad += k.to(tl.int64) * stride_k
-    top, bottom = touched(cy, h, out_h, height, variant)
-    left, right = touched(cx, w, out_w, width, variant)
-    by_cy = zero_pixels(variant, cy.dtype)
-    by_cx, by_h, by_w = by_cy, by_cy, by_cy
-    for row in range(top, tl.where(valid, bottom, top), variant.block_y):
-        r = row + tl.arange(0, variant.block_y)
-        w_y, in_y = _mean_weights(r, cy, h, out_h, height, variant)
-        for column in range(left, right, variant.block_x):
-            s = column + tl.arange(0, variant.block_x)
-            w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
-            there = along_rows(in_y, variant) & along_columns(in_x, variant)
-            weighed = zero_block(variant, cy.dtype)
+    top, bottom = pixels_of(y_axis, variant)
+    left, right = pixels_of(x_axis, variant)
+    zero = zero_pixels(variant, dtype)
+    by = Box(zero, zero, zero, zero)
+    for r0 in range(top, tl.where(valid, bottom, top), variant.block_y):
+        r = r0 + tl.arange(0, variant.block_y)
+        w_y, in_y = _mean_weights(r, y_axis, variant)
+        for s0 in range(left, right, variant.block_x):
+            s = s0 + tl.arange(0, variant.block_x)
+            w_x, in_x = _mean_weights(s, x_axis, variant)
+            there = both(in_y, in_x, variant)
+            weighed = zero_block(variant, dtype)
             for channel in range(0, variant.channels, variant.block_c):
                 c = channel + tl.arange(0, variant.block_c)
-                value = load(frames, frame, c, r, s, in_y, in_x, cy.dtype, variant)
+                value = load(planes_of(frames, frame, c, variant), r, s, in_y, in_x, dtype, variant)
                 if affine is not None:
                     scale, shift = load_affine(affine, c, variant)
-                    value = tl.fma(value, along_channels(scale, variant), along_channels(shift, variant))
+                    value = tl.fma(value, along_c(scale, variant), along_c(shift, variant))
                     value = tl.where(there, value, 0.0)
-                g = tl.load(grad + c * stride_c, c < variant.channels, other=0).to(cy.dtype)
-                weighed = tl.fma(value, along_channels(g, variant), weighed)
+                g = tl.load(grad + c * stride_c, c < variant.channels, other=0).to(dtype)
+                weighed = tl.fma(value, along_c(g, variant), weighed)
             weighed = tl.sum(weighed, 2 if variant.interleaved else 0, keep_dims=True)
-            by_cy += weighed * product(w_y[1], w_x[0], variant)
-            by_cx += weighed * product(w_y[0], w_x[1], variant)
-            by_h += weighed * product(w_y[2], w_x[0], variant)
-            by_w += weighed * product(w_y[0], w_x[2], variant)
-    d_box = d_boxes + 4 * k.to(tl.int64)
-    tl.store(d_box, tl.where(valid, tl.sum(by_cy), 0.0))
-    tl.store(d_box + 1, tl.where(valid, tl.sum(by_cx), 0.0))
-    tl.store(d_box + 2, tl.where(valid, tl.sum(by_h), 0.0))
-    tl.store(d_box + 3, tl.where(valid, tl.sum(by_w), 0.0))
+            by = Box(
+                by.cy + weighed * product(w_y.by_centre, w_x.value, variant),
+                by.cx + weighed * product(w_y.value, w_x.by_centre, variant),
+                by.h + weighed * product(w_y.by_extent, w_x.value, variant),
+                by.w + weighed * product(w_y.value, w_x.by_extent, variant),
+            )
+    store_box_gradient(d_boxes, k, by, valid)
 
 
 def bwd_boxes(
@@ -209,24 +211,25 @@ def _bwd_frames(
     out_w,
     variant,
 ):
-    n, c, row, column = locate(tl.program_id(0), height, width, variant.block_y, variant)
-    r, s = row + tl.arange(0, variant.block_y), column + tl.arange(0, variant.block_x)
+    n, c, top, left = locate(tl.program_id(0), height, width, variant.block_y, variant)
+    r, s = top + tl.arange(0, variant.block_y), left + tl.arange(0, variant.block_x)
     total = zero_block(variant, boxes.dtype.element_ty)
     k = next_box(frame_index, n, n * 0, num_boxes)
     while k < num_boxes:
         box, finite = load_box(boxes, k)
-        if finite & touches(box, out_h, out_w, height, width, row, column, variant):
-            cy, cx, h, w = box
-            w_y, in_y = _mean_weights(r, cy, h, out_h, height, variant)
-            w_x, in_x = _mean_weights(s, cx, w, out_w, width, variant)
+        y_axis, x_axis = axes_of(box, out_h, out_w, height, width)
+        if finite & touches(y_axis, x_axis, top, left, variant):
+            w_y, in_y = _mean_weights(r, y_axis, variant)
+            w_x, in_x = _mean_weights(s, x_axis, variant)
             g = tl.load(grad + k.to(tl.int64) * stride_k + c * stride_c, c < variant.channels, other=0)
-            share = along_channels(g.to(total.dtype), variant) * product(w_y[0], w_x[0], variant)
-            total += tl.where(along_rows(in_y, variant) & along_columns(in_x, variant), share, 0.0)
+            share = along_c(g.to(total.dtype), variant) * product(w_y.value, w_x.value, variant)
+            total += tl.where(both(in_y, in_x, variant), share, 0.0)
         k = next_box(frame_index, n, k + 1, num_boxes)
     if affine is not None:
         scale, _ = load_affine(affine, c, variant)
-        total *= along_channels(scale, variant)
-    store(d_frames, image(d_frames, n.to(tl.int64)), c, r, s, r < height, s < width, total, variant)
+        total *= along_c(scale, variant)
+    planes = planes_of(d_frames, image(d_frames, n.to(tl.int64)), c, variant)
+    store(planes, r, s, r < height, s < width, total, variant)
 
 
 def bwd_frames(

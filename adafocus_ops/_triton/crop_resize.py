@@ -5,20 +5,25 @@ frames: a program gathers what a tile of a frame gets from the outputs that read
 So nothing is added in an order that depends on the run.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .._layouts import empty_images
-from .geometry import bilinear_offset, readers, sample, touches, weights
+from .geometry import Dual, Footprint, footprint_of, readers_of, touches, weight_of
 from .images import (
     SIZES,
+    Box,
     Images,
     Variant,
-    along_channels,
-    along_columns,
-    along_rows,
+    along_c,
+    along_x,
+    along_y,
+    axes_of,
+    both,
     box_and_frame,
     image,
     load,
@@ -27,54 +32,62 @@ from .images import (
     locate,
     next_box,
     num_frames,
+    planes_of,
     product,
     store,
+    store_box_gradient,
     zero_block,
     zero_pixels,
 )
 from .launch import THREADS, launch
 
-# So many programs fill a large GPU several times over; where there are more, each makes up to MAX_STEPS blocks.
-MANY_PROGRAMS = 4096
-MAX_STEPS = 8
+# A program makes one block while there are few blocks; where they would fill a large GPU several times over, it makes a
+# strip of several.
+PROGRAMS_THAT_FILL_A_GPU = 4096
+MAX_BLOCKS_PER_PROGRAM = 8
 
 
 # ----------------------------------------------------------------------------------------------------
-# What outputs read
+# Pixels that outputs read: number a along y and b along x of an output's footprints
+
+
+class Read(NamedTuple):
+    """One pixel of each footprint of a block of outputs along an axis."""
+
+    pixel: tl.tensor
+    there: tl.tensor  # whether the footprint has such a pixel
+    weight: Dual
 
 
 @triton.jit
-def _samples(centre, extent, i, positions, size, valid, variant):
-    """The samples of a block of outputs; those beyond the last, and all of a box that is not valid, read nothing."""
-    begin, end, filter = sample(centre, extent, i, positions, size, variant)
-    return begin, tl.where(i < tl.where(valid, positions, 0), end, begin), filter
+def _footprints(axis, i, valid, variant):
+    """The footprints of a block of outputs; those beyond the last, and all of a box that is not valid, read nothing."""
+    begin, end, formula = footprint_of(axis, i, variant)
+    return Footprint(begin, tl.where(i < tl.where(valid, axis.positions, 0), end, begin), formula)
 
 
 @triton.jit
-def _most(samples):
-    """How many pixels the longest sample of a block reads."""
-    return tl.max(samples[1] - samples[0])
+def _longest(footprints):
+    """The number of pixels that the longest footprint of a block reads."""
+    return tl.max(footprints.end - footprints.begin)
 
 
 @triton.jit
-def _weights(samples, a, variant):
-    """Pixel a of those that each sample reads, whether there is one, and its weight with derivatives."""
-    begin, end, filter = samples
-    pixel = begin + a
-    weight = weights(filter, pixel, variant)
-    there = pixel < end
+def _read(footprints, a, variant):
+    """Pixel a of each footprint."""
+    pixel = footprints.begin + a
+    weight = weight_of(footprints, pixel, variant)
+    there = pixel < footprints.end
     if variant.antialias:  # a triangle may end before its last pixel
-        there = there & (weight[0] != 0)
-    return pixel, there, weight
+        there = there & (weight.value != 0)
+    return Read(pixel, there, weight)
 
 
 @triton.jit
-def _pixels(frames, frame, c, y, x, a, b, dtype: tl.constexpr, variant):
-    """Pixel (a, b) of those that each output reads, whether there is one, and its weights along both axes."""
-    r, in_y, w_y = _weights(y, a, variant)
-    s, in_x, w_x = _weights(x, b, variant)
-    value = load(frames, frame, c, r, s, in_y, in_x, dtype, variant)
-    return value, along_rows(in_y, variant) & along_columns(in_x, variant), w_y, w_x
+def _load(planes, y, x, dtype: tl.constexpr, variant):
+    """The pixels that are read along both axes, zero where there are none, and whether there are."""
+    value = load(planes, y.pixel, x.pixel, y.there, x.there, dtype, variant)
+    return value, both(y.there, x.there, variant)
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -82,39 +95,46 @@ def _pixels(frames, frame, c, y, x, a, b, dtype: tl.constexpr, variant):
 
 
 @triton.jit
-def _add(total, inside, frames, frame, c, y, x, a, b, variant):
-    """Adds pixel (a, b) of those that each output reads, and the weights of pixels in the frame."""
-    value, there, w_y, w_x = _pixels(frames, frame, c, y, x, a, b, total.dtype, variant)
-    weight = product(w_y[0], w_x[0], variant)
+def _add(total, inside, planes, y, x, variant):
+    """Adds pixels with their weights, and the weights of pixels in the frame."""
+    value, there = _load(planes, y, x, total.dtype, variant)
+    weight = product(y.weight.value, x.weight.value, variant)
     return tl.fma(value, weight, total), inside + tl.where(there, weight, 0.0)
+
+
+@triton.jit
+def _sum(planes, y, x, dtype: tl.constexpr, variant):
+    """The weighted sum of all pixels that outputs with footprints y and x read, and of the weights in the frame."""
+    total, inside = zero_block(variant, dtype), zero_pixels(variant, dtype)
+    if variant.antialias:
+        for a in range(_longest(y)):
+            for b in range(_longest(x)):
+                total, inside = _add(total, inside, planes, _read(y, a, variant), _read(x, b, variant), variant)
+    else:
+        for a in tl.static_range(2):
+            for b in tl.static_range(2):
+                total, inside = _add(total, inside, planes, _read(y, a, variant), _read(x, b, variant), variant)
+    return total, inside
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _fwd(out, frames, boxes, frame_index, affine, num_frames, height, width, out_h, out_w, strip, variant):
-    k, c, first_row, column = locate(tl.program_id(0), out_h, out_w, strip, variant)
+    k, c, top, left = locate(tl.program_id(0), out_h, out_w, strip, variant)
     box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
-    cy, cx, h, w = box
+    y_axis, x_axis = axes_of(box, out_h, out_w, height, width)
     patch = image(out, k.to(tl.int64))
     if affine is not None:
         scale, shift = load_affine(affine, c, variant)
-    j = column + tl.arange(0, variant.block_x)
-    x = _samples(cx, w, j, out_w, width, valid, variant)
-    for row in range(first_row, tl.minimum(first_row + strip, out_h), variant.block_y):
-        i = row + tl.arange(0, variant.block_y)
-        y = _samples(cy, h, i, out_h, height, valid, variant)
-        total, inside = zero_block(variant, cy.dtype), zero_pixels(variant, cy.dtype)
-        if variant.antialias:
-            for a in range(_most(y)):
-                for b in range(_most(x)):
-                    total, inside = _add(total, inside, frames, frame, c, y, x, a, b, variant)
-        else:
-            for a in tl.static_range(2):
-                for b in tl.static_range(2):
-                    total, inside = _add(total, inside, frames, frame, c, y, x, a, b, variant)
+    j = left + tl.arange(0, variant.block_x)
+    x = _footprints(x_axis, j, valid, variant)
+    for i0 in range(top, tl.minimum(top + strip, out_h), variant.block_y):
+        i = i0 + tl.arange(0, variant.block_y)
+        y = _footprints(y_axis, i, valid, variant)
+        total, inside = _sum(planes_of(frames, frame, c, variant), y, x, box.cy.dtype, variant)
         if affine is not None:  # pixels outside are zero after it: it counts for those in the frame
-            total = tl.fma(total, along_channels(scale, variant), inside * along_channels(shift, variant))
+            total = tl.fma(total, along_c(scale, variant), inside * along_c(shift, variant))
         value = total + tl.where(valid, 0.0, float("nan"))
-        store(out, patch, c, i, j, i < out_h, j < out_w, value, variant)
+        store(planes_of(out, patch, c, variant), i, j, i < out_h, j < out_w, value, variant)
 
 
 def fwd(
@@ -136,7 +156,8 @@ def fwd(
     source, target = Images.of(frames), Images.of(out)
     variant = Variant.of(source, out_h, out_w, padding, antialias, target)
     block_y = variant.block_y.value
-    strip = block_y * min(max(out.shape[0] * variant.blocks(out_h, out_w) // MANY_PROGRAMS, 1), MAX_STEPS)
+    all_blocks = out.shape[0] * variant.blocks(out_h, out_w)
+    strip = block_y * min(max(all_blocks // PROGRAMS_THAT_FILL_A_GPU, 1), MAX_BLOCKS_PER_PROGRAM)
     programs = out.shape[0] * variant.blocks(block_y * triton.cdiv(out_h, strip), out_w)
     sizes = (num_frames(frames), height, width, out_h, out_w, strip)
     launch(_fwd, programs, frames.device, target, source, boxes, frame_index, affine, *sizes, variant)
@@ -157,66 +178,95 @@ def _over_channels(x, variant):
 
 
 @triton.jit
-def _add_derivatives(by, g, of_shift, frames, frame, c, y, x, a, b, variant):
-    """Adds what pixel (a, b) of those that each output reads contributes to the gradient by (cy, cx), or by all four
-    numbers of the box if `by` has them.
+def _by_weight(g, of_shift, planes, y, x, variant):
+    """The gradient of the weights (y times x) of pixels.
 
     g: the gradient of the outputs, by the scale of the affine; of_shift: by its shift, which padding does not have.
     """
-    value, there, w_y, w_x = _pixels(frames, frame, c, y, x, a, b, g.dtype, variant)
+    value, there = _load(planes, y, x, g.dtype, variant)
     value = _over_channels(g * value, variant)
     if of_shift is not None:
         value = tl.where(there, value + of_shift, 0.0)
-    by_cy = tl.fma(value, product(w_y[1], w_x[0], variant), by[0])
-    by_cx = tl.fma(value, product(w_y[0], w_x[1], variant), by[1])
-    if len(by) == 2:
-        return by_cy, by_cx
-    else:
-        by_h = tl.fma(value, product(w_y[2], w_x[0], variant), by[2])
-        by_w = tl.fma(value, product(w_y[0], w_x[2], variant), by[3])
-        return by_cy, by_cx, by_h, by_w
+    return value
+
+
+@triton.jit
+def _add_by_centre(by_weight, y, x, by_cy, by_cx, variant):
+    """Adds what the gradient of weights contributes to that of the centre."""
+    by_cy = tl.fma(by_weight, product(y.weight.by_centre, x.weight.value, variant), by_cy)
+    by_cx = tl.fma(by_weight, product(y.weight.value, x.weight.by_centre, variant), by_cx)
+    return by_cy, by_cx
+
+
+@triton.jit
+def _add_by_extent(by_weight, y, x, by_h, by_w, variant):
+    """Adds what the gradient of weights contributes to that of the extent."""
+    by_h = tl.fma(by_weight, product(y.weight.by_extent, x.weight.value, variant), by_h)
+    by_w = tl.fma(by_weight, product(y.weight.value, x.weight.by_extent, variant), by_w)
+    return by_h, by_w
+
+
+@triton.jit
+def _add_bilinear(by, zero, g, of_shift, planes, y, x, variant):
+    """Adds the gradient of a block of outputs by its box.
+
+    Their gradient by the extent is the taps' offset times that by the centre.
+    """
+    by_cy, by_cx = zero, zero
+    for a in tl.static_range(2):
+        for b in tl.static_range(2):
+            at_y, at_x = _read(y, a, variant), _read(x, b, variant)
+            by_weight = _by_weight(g, of_shift, planes, at_y, at_x, variant)
+            by_cy, by_cx = _add_by_centre(by_weight, at_y, at_x, by_cy, by_cx, variant)
+    by_h = tl.fma(by_cy, along_y(y.formula.offset, variant), by.h)
+    by_w = tl.fma(by_cx, along_x(x.formula.offset, variant), by.w)
+    return Box(by.cy + by_cy, by.cx + by_cx, by_h, by_w)
+
+
+@triton.jit
+def _add_antialiased(by, g, of_shift, planes, y, x, variant):
+    """Adds the gradient of a block of outputs by its box."""
+    for a in range(_longest(y)):
+        for b in range(_longest(x)):
+            at_y, at_x = _read(y, a, variant), _read(x, b, variant)
+            by_weight = _by_weight(g, of_shift, planes, at_y, at_x, variant)
+            by_cy, by_cx = _add_by_centre(by_weight, at_y, at_x, by.cy, by.cx, variant)
+            by_h, by_w = _add_by_extent(by_weight, at_y, at_x, by.h, by.w, variant)
+            by = Box(by_cy, by_cx, by_h, by_w)
+    return by
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _bwd_boxes(d_boxes, grad, frames, boxes, frame_index, affine, num_frames, height, width, out_h, out_w, variant):
     k = tl.program_id(0)
     box, frame, valid = box_and_frame(frames, boxes, frame_index, num_frames, k)
-    cy, cx, h, w = box
+    y_axis, x_axis = axes_of(box, out_h, out_w, height, width)
+    dtype: tl.constexpr = box.cy.dtype
     patch = image(grad, k.to(tl.int64))
-    zero = _over_channels(zero_block(variant, cy.dtype), variant)
-    by = (zero, zero, zero, zero)
+    zero = _over_channels(zero_block(variant, dtype), variant)
+    by = Box(zero, zero, zero, zero)
     for channel in range(0, variant.channels, variant.block_c):
         c = channel + tl.arange(0, variant.block_c)
         if affine is not None:
             scale, shift = load_affine(affine, c, variant)
-        for column in range(0, out_w, variant.block_x):
-            j = column + tl.arange(0, variant.block_x)
-            x = _samples(cx, w, j, out_w, width, valid, variant)
-            for row in range(0, out_h, variant.block_y):
-                i = row + tl.arange(0, variant.block_y)
-                y = _samples(cy, h, i, out_h, height, valid, variant)
-                g = load(grad, patch, c, i, j, i < out_h, j < out_w, cy.dtype, variant)
+        for j0 in range(0, out_w, variant.block_x):
+            j = j0 + tl.arange(0, variant.block_x)
+            x = _footprints(x_axis, j, valid, variant)
+            for i0 in range(0, out_h, variant.block_y):
+                i = i0 + tl.arange(0, variant.block_y)
+                y = _footprints(y_axis, i, valid, variant)
+                g = load(planes_of(grad, patch, c, variant), i, j, i < out_h, j < out_w, dtype, variant)
                 if affine is not None:
-                    of_shift = _over_channels(g * along_channels(shift, variant), variant)
-                    g *= along_channels(scale, variant)
+                    of_shift = _over_channels(g * along_c(shift, variant), variant)
+                    g *= along_c(scale, variant)
                 else:
                     of_shift = None
+                planes = planes_of(frames, frame, c, variant)
                 if variant.antialias:
-                    for a in range(_most(y)):
-                        for b in range(_most(x)):
-                            by = _add_derivatives(by, g, of_shift, frames, frame, c, y, x, a, b, variant)
+                    by = _add_antialiased(by, g, of_shift, planes, y, x, variant)
                 else:
-                    by_cy, by_cx = zero, zero
-                    for a in tl.static_range(2):
-                        for b in tl.static_range(2):
-                            here = _add_derivatives((by_cy, by_cx), g, of_shift, frames, frame, c, y, x, a, b, variant)
-                            by_cy, by_cx = here
-                    by_h = tl.fma(by_cy, along_rows(bilinear_offset(y[2]), variant), by[2])
-                    by_w = tl.fma(by_cx, along_columns(bilinear_offset(x[2]), variant), by[3])
-                    by = (by[0] + by_cy, by[1] + by_cx, by_h, by_w)
-    for number in tl.static_range(4):
-        total = tl.where(valid, tl.sum(by[number]), 0.0)
-        tl.store(d_boxes + 4 * k.to(tl.int64) + number, total)
+                    by = _add_bilinear(by, zero, g, of_shift, planes, y, x, variant)
+    store_box_gradient(d_boxes, k, by, valid)
 
 
 def bwd_boxes(
@@ -245,42 +295,50 @@ def bwd_boxes(
 
 
 @triton.jit
-def _weight_in(i, r, centre, extent, positions, size, variant):
+def _weight_in(i, r, axis, variant):
     """The weight of pixel r in output i, and whether it is read."""
-    begin, end, filter = sample(centre, extent, i, positions, size, variant)
-    weight = weights(filter, r, variant)[0]
-    there = (i < positions) & (begin <= r) & (r < end)
+    footprint = footprint_of(axis, i, variant)
+    weight = weight_of(footprint, r, variant).value
+    there = (i < axis.positions) & (footprint.begin <= r) & (r < footprint.end)
     if variant.antialias:
         there = there & (weight != 0)
     return weight, there
 
 
+@triton.jit
+def _add_readers(total, patch, r, s, y_axis, x_axis, variant):
+    """Adds to pixels (r, s) their part of the gradient of the outputs of a box that read them."""
+    i_first, i_last = readers_of(r, y_axis, variant)
+    j_first, j_last = readers_of(s, x_axis, variant)
+    for a in range(tl.max(i_last - i_first)):
+        i = i_first + a
+        w_y, in_y = _weight_in(i, r, y_axis, variant)
+        for b in range(tl.max(j_last - j_first)):
+            j = j_first + b
+            w_x, in_x = _weight_in(j, s, x_axis, variant)
+            g = load(patch, i, j, in_y, in_x, total.dtype, variant)
+            total = tl.fma(g, product(w_y, w_x, variant), total)
+    return total
+
+
 @triton.jit(do_not_specialize=SIZES)
 def _bwd_frames(d_frames, grad, boxes, frame_index, affine, num_boxes, height, width, out_h, out_w, variant):
-    n, c, row, column = locate(tl.program_id(0), height, width, variant.block_y, variant)
-    r, s = row + tl.arange(0, variant.block_y), column + tl.arange(0, variant.block_x)
+    n, c, top, left = locate(tl.program_id(0), height, width, variant.block_y, variant)
+    r, s = top + tl.arange(0, variant.block_y), left + tl.arange(0, variant.block_x)
     total = zero_block(variant, boxes.dtype.element_ty)
     k = next_box(frame_index, n, n * 0, num_boxes)
     while k < num_boxes:
         box, finite = load_box(boxes, k)
-        if finite & touches(box, out_h, out_w, height, width, row, column, variant):
-            cy, cx, h, w = box
-            patch = image(grad, k.to(tl.int64))
-            i_first, i_last = readers(r, cy, h, out_h, height, variant)
-            j_first, j_last = readers(s, cx, w, out_w, width, variant)
-            for a in range(tl.max(i_last - i_first)):
-                i = i_first + a
-                w_y, in_y = _weight_in(i, r, cy, h, out_h, height, variant)
-                for b in range(tl.max(j_last - j_first)):
-                    j = j_first + b
-                    w_x, in_x = _weight_in(j, s, cx, w, out_w, width, variant)
-                    g = load(grad, patch, c, i, j, in_y, in_x, total.dtype, variant)
-                    total = tl.fma(g, along_rows(w_y, variant) * along_columns(w_x, variant), total)
+        y_axis, x_axis = axes_of(box, out_h, out_w, height, width)
+        if finite & touches(y_axis, x_axis, top, left, variant):
+            patch = planes_of(grad, image(grad, k.to(tl.int64)), c, variant)
+            total = _add_readers(total, patch, r, s, y_axis, x_axis, variant)
         k = next_box(frame_index, n, k + 1, num_boxes)
     if affine is not None:
         scale, _ = load_affine(affine, c, variant)
-        total *= along_channels(scale, variant)
-    store(d_frames, image(d_frames, n.to(tl.int64)), c, r, s, r < height, s < width, total, variant)
+        total *= along_c(scale, variant)
+    planes = planes_of(d_frames, image(d_frames, n.to(tl.int64)), c, variant)
+    store(planes, r, s, r < height, s < width, total, variant)
 
 
 def bwd_frames(
@@ -301,7 +359,7 @@ def bwd_frames(
         return d_frames
     target, patches = Images.of(d_frames), Images.of(grad)
     accesses = 2 if antialias else 4  # a triangle takes many registers
-    variant = Variant.of(target, height, width, padding, antialias, patches, accesses=accesses)
+    variant = Variant.of(target, height, width, padding, antialias, patches, accesses_per_thread=accesses)
     sizes = (boxes.shape[0], height, width, *grad.shape[-2:])
     arguments = (target, patches, boxes, frame_index, affine, *sizes, variant)
     launch(_bwd_frames, num_frames * variant.blocks(height, width), grad.device, *arguments)

@@ -15,16 +15,16 @@ from .geometry import divide, inverse
 from .launch import THREADS, Strided, blocks, constants, launch, power_of_2
 from .race import LARGEST_DOUBLE, LARGEST_FLOAT
 
-BLOCK = tl.constexpr(1024)  # rows, or entries of a list, at a time
+BLOCK = tl.constexpr(1024)  # rows, or entries of a list, that are looked at together
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for."""
+    """The constants that a kernel is compiled for."""
 
-    dtype: tl.constexpr  # of the arithmetic
-    confidence: tl.constexpr
-    rows: tl.constexpr
-    classes: tl.constexpr  # so many of a row together
+    dtype: tl.constexpr  # the type of the arithmetic
+    confidence: tl.constexpr  # whether the score is the confidence, else the entropy
+    rows: tl.constexpr  # rows of a block
+    classes: tl.constexpr  # classes of a block
 
     @staticmethod
     def of(logits: Tensor, criterion: str) -> "Variant":
@@ -62,7 +62,7 @@ def _scores(logits, n, rows, classes, variant):
 
 @triton.jit
 def _is_running(active, n, num_active, variant):
-    """Whether rows n [rows, 1] are in a mask, or in a list."""
+    """Rows n that run, [rows, 1] bool: those that a mask or a list names."""
     if active is None:
         return n >= 0
     elif active.dtype.element_ty == tl.int1:
@@ -94,10 +94,10 @@ def _decide(score, exited, running, logits, threshold, bound, active, rows, clas
 
 
 @triton.jit
-def _append(list, count, n, there, capacity):
-    """Appends those of the numbers that are there to a list of `count`, as far as there is room; returns the count."""
+def _append(entries, count, n, there, capacity):
+    """Appends the numbers n that are there to `count` entries, as far as there is room; returns the new count."""
     slot = count + tl.cumsum(there.to(tl.int32)) - 1
-    tl.store(list + slot, n, there & (slot < capacity))
+    tl.store(entries + slot, n, there & (slot < capacity))
     return count + tl.sum(there.to(tl.int32))
 
 

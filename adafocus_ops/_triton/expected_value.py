@@ -17,19 +17,19 @@ from .launch import Strided, blocks, constants, launch, power_of_2
 from .philox import row_number
 from .race import NEVER, load_weights, race_keys, race_scale, race_weight
 
-THREADS = 256  # of a program that has a whole row: there may be few rows
-KEYS = 1024  # of a program at a time
-VALUES = 4096  # of a program at a time
+THREADS = 256  # threads of a program that has a whole row: there may be few rows
+KEYS_PER_BLOCK = 1024
+VALUES_PER_BLOCK = 4096
 SIZES = ("items", "depth", "k", "num_samples")
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for."""
+    """The constants that a kernel is compiled for."""
 
-    dtype: tl.constexpr  # of the arithmetic
-    samples: tl.constexpr  # of a block; 0 for the expectation itself
-    items: tl.constexpr
-    depth: tl.constexpr
+    dtype: tl.constexpr  # the type of the arithmetic
+    samples: tl.constexpr  # samples of a block; 0 for the expectation itself
+    items: tl.constexpr  # items of a block
+    depth: tl.constexpr  # elements of a value in a block
 
     @staticmethod
     def of(compute: torch.dtype, samples: int, items: int, depth: int) -> "Variant":
@@ -40,8 +40,8 @@ class Variant(NamedTuple):
     def of_rows(compute: torch.dtype, items: int, depth: int, num_samples: int) -> "Variant":
         """A block has all items of a row."""
         block = max(triton.next_power_of_2(items), 4)  # Philox makes words by fours
-        samples = power_of_2(num_samples, max(KEYS // block, 1)) if num_samples else 0
-        return Variant.of(compute, samples, block, power_of_2(depth, max(VALUES // block, 8)))
+        samples = power_of_2(num_samples, max(KEYS_PER_BLOCK // block, 1)) if num_samples else 0
+        return Variant.of(compute, samples, block, power_of_2(depth, max(VALUES_PER_BLOCK // block, 8)))
 
     @staticmethod
     def of_tiles(compute: torch.dtype, items: int, depth: int, elements: int) -> "Variant":
@@ -72,7 +72,7 @@ def _load_clean(weights, b, t, items, variant):
 
 @triton.jit
 def _is_sure(rest):
-    """Whether 1 - sum of weights is more than rounding leaves of it: kLeastRest."""
+    """True where 1 - sum of weights is more than rounding leaves of it: kLeastRest."""
     return rest >= (2.0**-44 if rest.dtype == tl.float64 else 2.0**-18)
 
 
@@ -89,10 +89,10 @@ def _inverse_or_zero(rest, there):
 
 @triton.jit
 def _over_steps(weights, w, above, seed, row_id, b, items, k, num_samples, variant):
-    """For each item a sum over the steps of all samples, but the first steps, whose prefix is empty: [items].
+    """A sum over the steps of all samples, but the first steps, whose prefix is empty, for each item: [items].
 
-    Of 1 / S where the item is left; or, if `above` is given, of (the sum of it over the items left) / S^2 where the
-    item is in the prefix and S is 1 less the prefix's weights.
+    Its terms are 1 / S where the item is left; or, if `above` is given, (the sum of it over the items left) / S^2 where
+    the item is in the prefix and S is 1 less the prefix's weights.
 
     Args:
         w: clean weights [items] in the type of the arithmetic.
@@ -153,7 +153,7 @@ def _second_steps(weights, b, t, items, variant):
 def _exact_coefficients(weights, b, items, k, variant):
     """[items], for k = 1 or 2."""
     t = tl.arange(0, variant.items)
-    # Those of all items but one, without subtracting its own, which may be much larger than the others.
+    # The sum over all items but one, without subtracting its own term, which may be much larger than the others.
     others = tl.cumsum(_second_steps(weights, b, t - 1, items, variant))
     others += tl.cumsum(_second_steps(weights, b, t + 1, items, variant), reverse=True)
     return tl.where(k == 1, 1.0, (1.0 + others) * 0.5)
@@ -232,7 +232,7 @@ def _normaliser_term(weights, w, above, seed, row_id, b, items, k, num_samples, 
     if variant.samples == 0:
         rest = 1.0 - w
         of_rest = _inverse_or_zero(rest, _is_sure(rest) & (k == 2))
-        # Those of the others, without subtracting its own, which may be much larger.
+        # The sum over the other items, without subtracting its own term, which may be much larger.
         pair = (above, tl.zeros_like(above))
         before = tl.associative_scan(pair, 0, _but_last)[1]
         after = tl.associative_scan(pair, 0, _but_last, reverse=True)[1]

@@ -1,7 +1,7 @@
 """Images, boxes and blocks as Triton kernels see them.
 
-A block is [channels, rows, columns], or [rows, columns, channels] where channels are accessed together, so that
-neighbouring threads use neighbouring addresses.
+A block is [c, y, x], or [y, x, c] where channels are accessed together, so that neighbouring threads use neighbouring
+addresses. Along its axes i, j are outputs of a patch and r, s pixels of a frame.
 """
 
 import math
@@ -11,9 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .geometry import Axis
 from .launch import THREADS, blocks, constants, merge, power_of_2
 
-# Sizes, which tell nothing of alignment: no kernel is compiled anew because one is 1 or a multiple of 16.
+# Sizes tell nothing of alignment: no kernel is compiled anew because one is 1 or a multiple of 16.
 SIZES = ("num_boxes", "num_frames", "height", "width", "out_h", "out_w", "strip")
 
 
@@ -21,38 +22,51 @@ SIZES = ("num_boxes", "num_frames", "height", "width", "out_h", "out_w", "strip"
 # On the host
 
 
+def hide(stride: int) -> int:
+    """A stride as a kernel's argument that tells the compiler nothing; reveal() takes it back.
+
+    The compiler looks for arguments that are 1 or multiples of 16. Told that columns are contiguous, it would give
+    neighbouring columns to one thread, and gathers would be scattered; and a kernel is compiled anew for whatever it
+    knows. An odd number above 1 is neither.
+    """
+    return 2 * stride + 1
+
+
+@triton.jit
+def reveal(hidden):
+    return hidden >> 1
+
+
 class Images(NamedTuple):
     """[..., C, H, W] as an argument of a kernel.
 
     Where channels are contiguous and everything else is a multiple of them, `vector` neighbouring channels are one
-    access: strides are in units of them, so that kernels know it. That is all they should know: told that columns are
-    contiguous, the compiler would give neighbouring columns to one thread, and gathers would be scattered; and a
-    kernel is compiled anew for whatever it knows. So a stride s is passed as 2 s + 1, which tells nothing.
+    access: strides are in units of them, so that kernels know it. That is all they should know: the strides are hidden.
     """
 
     data: Tensor
-    sizes: tuple[int, ...]  # of the leading dimensions, merged, innermost first, without the outermost
-    lead: tuple[int, ...]  # their strides, with the outermost
-    stride_c: int
+    sizes: tuple[int, ...]  # sizes of the leading dimensions, merged, innermost first, without the outermost
+    lead: tuple[int, ...]  # hidden strides of the leading dimensions, with the outermost
+    stride_c: int  # hidden, as stride_y and stride_x are
     stride_y: int
     stride_x: int
-    vector: tl.constexpr
+    vector: tl.constexpr  # channels of one access
 
     @staticmethod
     def of(images: Tensor) -> "Images":
         sizes, strides = zip(*merge(images.shape[:-3], images.stride()[:-3]), strict=True)
         vector = _vector(images, strides)
-        lead, last = ([2 * (stride // vector) + 1 for stride in some] for some in (strides, images.stride()[-3:]))
+        lead, last = ([hide(stride // vector) for stride in some] for some in (strides, images.stride()[-3:]))
         return Images(images, sizes[:-1], tuple(lead), *last, tl.constexpr(vector))
 
     def span(self) -> int:
-        """How far the last element of an image is from its first."""
+        """The distance of the last element of an image from its first, in memory."""
         shape, strides = self.data.shape[-3:], self.data.stride()[-3:]
         return sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
 def _vector(images: Tensor, lead_strides: tuple[int, ...]) -> int:
-    """How many channels are contiguous and aligned in every pixel, up to 16 bytes."""
+    """The number of channels that are contiguous and aligned in every pixel, up to 16 bytes."""
     channels, height, width = images.shape[-3:]
     stride_c, stride_y, stride_x = images.stride()[-3:]
     if stride_c != 1 or images.data_ptr() % 16:
@@ -62,13 +76,13 @@ def _vector(images: Tensor, lead_strides: tuple[int, ...]) -> int:
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for."""
+    """The constants that a kernel is compiled for."""
 
     channels: tl.constexpr
     border: tl.constexpr
     antialias: tl.constexpr
     offset: tl.constexpr  # the integers that hold any offset inside an image
-    interleaved: tl.constexpr  # which order the dimensions of a block have
+    interleaved: tl.constexpr  # whether a block is [y, x, c], else [c, y, x]
     block_c: tl.constexpr
     block_y: tl.constexpr
     block_x: tl.constexpr
@@ -76,42 +90,42 @@ class Variant(NamedTuple):
     @staticmethod
     def of(
         images: Images,
-        rows: int,
-        columns: int,
+        height: int,
+        width: int,
         padding: str,
         antialias: bool,
         *others: Images,
-        accesses: int = 1,
-        to_pixel: int = 32,
+        accesses_per_thread: int = 1,
+        accesses_per_pixel: int = 32,
     ) -> "Variant":
         """A block of so many accesses to `images` for each thread.
 
-        Where channels are accessed together, it has up to `to_pixel` accesses to a pixel, else all of few channels.
-        It has no more columns than waste little at the end of a row.
+        Where channels are accessed together, it has up to `accesses_per_pixel`, else all of few channels. It is not so
+        wide that much of it is wasted at the end of a scanline.
 
         Args:
-            rows, columns: what is divided into blocks.
+            height, width: the size of the images that are divided into blocks.
             others: the other images that the kernel uses.
         """
         channels, vector = images.data.shape[-3], images.vector.value
-        size = THREADS.value * vector * accesses
-        block_c = power_of_2(channels, to_pixel * vector) if vector > 1 else 1
-        block_x = power_of_2(columns, min(32, size // block_c))
-        block_y = power_of_2(rows, size // (block_c * block_x))
+        size = THREADS.value * vector * accesses_per_thread
+        block_c = power_of_2(channels, accesses_per_pixel * vector) if vector > 1 else 1
+        block_x = power_of_2(width, min(32, size // block_c))
+        block_y = power_of_2(height, size // (block_c * block_x))
         if vector == 1:
             block_c = power_of_2(channels, 4 * size // (block_y * block_x))
         offset = tl.int64 if max(each.span() for each in (images, *others)) >= 2**31 else tl.int32
         values = (channels, padding == "border", antialias, offset, vector > 1, block_c, block_y, block_x)
         return Variant(*constants(values))
 
-    def blocks(self, rows: int, columns: int) -> int:
-        """How many blocks all channels of so many rows and columns are."""
+    def blocks(self, height: int, width: int) -> int:
+        """The number of blocks that all channels of an image of this size are."""
         c, y, x = self.block_c.value, self.block_y.value, self.block_x.value
-        return blocks((self.channels.value, c), (rows, y), (columns, x))
+        return blocks((self.channels.value, c), (height, y), (width, x))
 
 
 def num_frames(frames: Tensor) -> int:
-    """How many frames there are to cut from: none if they have no pixels."""
+    """The number of frames to cut from: none if they have no pixels."""
     return math.prod(frames.shape[:-3]) if frames.numel() else 0
 
 
@@ -121,23 +135,38 @@ def num_frames(frames: Tensor) -> int:
 
 @triton.jit
 def image(images, n):
-    """Where image n starts, counted through the leading dimensions."""
+    """The start of image n, counted through the leading dimensions."""
     offset = n * 0
     for d in tl.static_range(len(images.sizes)):
-        offset += n % images.sizes[d] * (images.lead[d] >> 1)
+        offset += n % images.sizes[d] * reveal(images.lead[d])
         n = n // images.sizes[d]
-    offset += n * (images.lead[len(images.sizes)] >> 1)
+    offset += n * reveal(images.lead[len(images.sizes)])
     return images.data + offset * images.vector
+
+
+class Box(NamedTuple):
+    """Four numbers of a box, or the derivatives by them."""
+
+    cy: tl.tensor
+    cx: tl.tensor
+    h: tl.tensor
+    w: tl.tensor
+
+
+@triton.jit
+def axes_of(box, out_h, out_w, height, width):
+    """A box that is cut from frames of this size, along y and along x."""
+    return Axis(box.cy, box.h, out_h, height), Axis(box.cx, box.w, out_w, width)
 
 
 @triton.jit
 def load_box(boxes, k):
-    """(cy, cx, h, w) of box k, and whether they are finite."""
+    """Box k, and whether its numbers are finite."""
     box = boxes + 4 * k.to(tl.int64)
     cy, cx, h, w = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
     infinity = float("inf")
     finite = (tl.abs(cy) < infinity) & (tl.abs(cx) < infinity) & (tl.abs(h) < infinity) & (tl.abs(w) < infinity)
-    return (cy, cx, h, w), finite
+    return Box(cy, cx, h, w), finite
 
 
 @triton.jit
@@ -150,6 +179,16 @@ def box_and_frame(frames, boxes, frame_index, num_frames, k):
         n = tl.load(frame_index + k).to(tl.int64)
     valid = finite & (n >= 0) & (n < num_frames)
     return box, image(frames, tl.where(valid, n, 0)), valid
+
+
+@triton.jit
+def store_box_gradient(d_boxes, k, by, valid):
+    """Stores the sums of blocks of derivatives as the gradient of box k; zero if it is not valid."""
+    d_box = d_boxes + 4 * k.to(tl.int64)
+    tl.store(d_box, tl.where(valid, tl.sum(by.cy), 0.0))
+    tl.store(d_box + 1, tl.where(valid, tl.sum(by.cx), 0.0))
+    tl.store(d_box + 2, tl.where(valid, tl.sum(by.h), 0.0))
+    tl.store(d_box + 3, tl.where(valid, tl.sum(by.w), 0.0))
 
 
 @triton.jit
@@ -172,16 +211,38 @@ def next_box(frame_index, n, k, num_boxes):
 # Blocks
 
 
+class Planes(NamedTuple):
+    """Some channels of an image.
+
+    No field needs to be a constant, as those of Images do: Triton 3.6 makes variables of constants in a tuple that is
+    assigned. Made at the place of use, it costs no registers between.
+    """
+
+    start: tl.tensor  # a pointer to the image
+    c: tl.tensor  # the numbers of the channels, [block_c]
+    offset_c: tl.tensor  # the offsets of the channels in elements, [block_c]
+    stride_y: tl.tensor  # from one scanline to the next, in units of `vector` elements
+    stride_x: tl.tensor  # from one pixel to the next, in units of `vector` elements
+    vector: tl.tensor  # neighbouring channels of one access
+
+
 @triton.jit
-def locate(tile, rows, columns, strip, variant):
-    """What a program works on, of images of so many rows and columns: the image's number, a block of channels, and
-    where a strip of a block's columns starts."""
-    c_tiles, x_tiles = tl.cdiv(variant.channels, variant.block_c), tl.cdiv(columns, variant.block_x)
-    y_tiles = tl.cdiv(rows, strip)
+def planes_of(images, start, c, variant):
+    """Channels c of the image that starts there."""
+    offset_c = c.to(variant.offset) * reveal(images.stride_c) if images.vector == 1 else c
+    return Planes(start, c, offset_c, reveal(images.stride_y), reveal(images.stride_x), images.vector)
+
+
+@triton.jit
+def locate(tile, height, width, strip, variant):
+    """(n, c, y, x) of a program's work on images of this size: the image's number, a block of channels, and where a
+    strip of blocks above each other starts, `strip` pixels high and a block wide."""
+    c_tiles, x_tiles = tl.cdiv(variant.channels, variant.block_c), tl.cdiv(width, variant.block_x)
+    y_tiles = tl.cdiv(height, strip)
     c = tile % c_tiles * variant.block_c + tl.arange(0, variant.block_c)
-    column = tile // c_tiles % x_tiles * variant.block_x
-    row = tile // (c_tiles * x_tiles) % y_tiles * strip
-    return tile // (c_tiles * x_tiles * y_tiles), c, row, column
+    x = tile // c_tiles % x_tiles * variant.block_x
+    y = tile // (c_tiles * x_tiles) % y_tiles * strip
+    return tile // (c_tiles * x_tiles * y_tiles), c, y, x
 
 
 @triton.jit
@@ -202,53 +263,57 @@ def zero_pixels(variant, dtype: tl.constexpr):
 
 
 @triton.jit
-def along_channels(x, variant):
+def along_c(x, variant):
     return x[None, None, :] if variant.interleaved else x[:, None, None]
 
 
 @triton.jit
-def along_rows(x, variant):
+def along_y(x, variant):
     return x[:, None, None] if variant.interleaved else x[None, :, None]
 
 
 @triton.jit
-def along_columns(x, variant):
+def along_x(x, variant):
     return x[None, :, None] if variant.interleaved else x[None, None, :]
 
 
 @triton.jit
 def product(y, x, variant):
-    """Of a number of each row and one of each column."""
-    return along_rows(y, variant) * along_columns(x, variant)
+    """The products [y, x] of numbers along y and numbers along x, as a block of one channel."""
+    return along_y(y, variant) * along_x(x, variant)
 
 
 @triton.jit
-def elements(images, image, c, y, x, variant):
-    """Pointers to the pixels (y, x) of channels c of an image."""
-    if images.vector == 1:
-        c = c.to(variant.offset) * (images.stride_c >> 1)
-    y = y.to(variant.offset) * (images.stride_y >> 1) * images.vector
-    x = x.to(variant.offset) * (images.stride_x >> 1) * images.vector
-    return image + (along_rows(y, variant) + along_columns(x, variant) + along_channels(c, variant))
+def both(in_y, in_x, variant):
+    """Pixels where a condition along y and one along x both hold, as a block of one channel."""
+    return along_y(in_y, variant) & along_x(in_x, variant)
 
 
 @triton.jit
-def mask(c, in_y, in_x, variant):
-    in_c = along_channels(c < variant.channels, variant)
-    return along_rows(in_y, variant) & along_columns(in_x, variant) & in_c
+def elements(planes, y, x, variant):
+    """Pointers to the pixels (y, x)."""
+    y = y.to(variant.offset) * planes.stride_y * planes.vector
+    x = x.to(variant.offset) * planes.stride_x * planes.vector
+    return planes.start + (along_y(y, variant) + along_x(x, variant) + along_c(planes.offset_c, variant))
 
 
 @triton.jit
-def load(images, image, c, y, x, in_y, in_x, dtype: tl.constexpr, variant):
-    """Pixels (y, x) of channels c of an image, zero where they are not in it."""
-    return tl.load(elements(images, image, c, y, x, variant), mask(c, in_y, in_x, variant), other=0).to(dtype)
+def mask(planes, in_y, in_x, variant):
+    in_c = along_c(planes.c < variant.channels, variant)
+    return both(in_y, in_x, variant) & in_c
 
 
 @triton.jit
-def store(images, image, c, y, x, in_y, in_x, value, variant):
-    """Stores what is in the image."""
-    pixels, there = elements(images, image, c, y, x, variant), mask(c, in_y, in_x, variant)
-    tl.store(pixels, convert(value, images.data.dtype.element_ty), there)
+def load(planes, y, x, in_y, in_x, dtype: tl.constexpr, variant):
+    """Pixels (y, x), zero where they are not in the image."""
+    return tl.load(elements(planes, y, x, variant), mask(planes, in_y, in_x, variant), other=0).to(dtype)
+
+
+@triton.jit
+def store(planes, y, x, in_y, in_x, value, variant):
+    """Stores the pixels (y, x) that are in the image."""
+    pixels, there = elements(planes, y, x, variant), mask(planes, in_y, in_x, variant)
+    tl.store(pixels, convert(value, planes.start.dtype.element_ty), there)
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""How kernels are launched, and tensors of any strides as their arguments."""
+"""The launch of kernels, and tensors of any strides as their arguments."""
 
 import contextlib
 import math
@@ -25,7 +25,7 @@ class Strided(NamedTuple):
 
 
 def merge(sizes: Sequence[int], *strides: Sequence[int]) -> list[tuple[int, ...]]:
-    """(size, *strides) of dimensions, innermost first, those that step on from one another as one.
+    """(size, *strides) of dimensions, innermost first; dimensions that step on from one another are one.
 
     Args:
         strides: of every tensor that has these dimensions.
@@ -45,12 +45,12 @@ def power_of_2(size: int, limit: int) -> int:
 
 
 def blocks(*sizes_and_blocks: tuple[int, int]) -> int:
-    """How many blocks there are, of so many elements each, along all of some axes."""
+    """The number of blocks along all axes together, each given as (its size, a block's)."""
     return math.prod(triton.cdiv(size, block) for size, block in sizes_and_blocks)
 
 
 def constants(values: Iterable) -> Iterable[tl.constexpr]:
-    """What kernels are compiled for."""
+    """Values as constants that a kernel is compiled for."""
     return map(tl.constexpr, values)
 
 

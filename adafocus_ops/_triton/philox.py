@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-# What a row's draws are for: different uses of one seed see independent streams.
+# The uses of a row's draws: different uses of one seed see independent streams.
 RACE = tl.constexpr(0)
 JITTER = tl.constexpr(0x80000000)
 

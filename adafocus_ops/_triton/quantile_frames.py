@@ -18,11 +18,11 @@ from .race import load_weights
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for."""
+    """The constants that a kernel is compiled for."""
 
-    dtype: tl.constexpr  # of the arithmetic
-    rows: tl.constexpr
-    frames: tl.constexpr  # so many of the k together
+    dtype: tl.constexpr  # the type of the arithmetic
+    rows: tl.constexpr  # rows of a block
+    frames: tl.constexpr  # frames of a row, of the k, in a block
 
     @staticmethod
     def of(weights: Tensor, k: int) -> "Variant":
@@ -33,7 +33,7 @@ class Variant(NamedTuple):
 
 @triton.jit
 def _jitter(jitter, seed, row_id, b, first, rows, k, variant):
-    """Of frames from `first` on: [rows, frames], or 1/2."""
+    """The jitter of frames from `first` on, [rows, frames]; 1/2 without any."""
     i = first + tl.arange(0, variant.frames)[None, :]
     if jitter is not None:
         there = (b < rows) & (i < k)
@@ -49,12 +49,12 @@ def _jitter(jitter, seed, row_id, b, first, rows, k, variant):
 
 
 @triton.jit
-def _frame_at(quantile, bin, low, high, bins, num_frames):
-    """Where the distribution reaches a quantile: frame_at of quantile_frames.h."""
+def _frame_at(quantile, bin_, low, high, bins, num_frames):
+    """The frame at which the distribution reaches a quantile: frame_at of quantile_frames.h."""
     some = high > low
     inside = tl.where(some, divide(quantile - low, tl.where(some, high - low, 1.0)), 0.0)
     frames_of_bin = tl.cast(num_frames, tl.float64) / tl.cast(bins, tl.float64)
-    return (frames_of_bin.to(quantile.dtype) * (bin.to(quantile.dtype) + clamp_to(inside, 0.0, 1.0))).to(tl.int64)
+    return (frames_of_bin.to(quantile.dtype) * (bin_.to(quantile.dtype) + clamp_to(inside, 0.0, 1.0))).to(tl.int64)
 
 
 @triton.jit
@@ -72,15 +72,15 @@ def _fwd(out, weights, jitter, seed, row_id, rows, bins, num_frames, k, variant)
         quantile = divide(i.to(variant.dtype) + shift, k) + tl.zeros([variant.rows, variant.frames], variant.dtype)
         total = tl.zeros([variant.rows, 1], tl.float64)
         low, high = tl.zeros_like(quantile), tl.full(quantile.shape, 1.0, variant.dtype)  # c_0 = 0, c_T = 1
-        bin = tl.zeros(quantile.shape, tl.int32)
+        bin_ = tl.zeros(quantile.shape, tl.int32)
         for t in range(bins - 1):
             total += load_weights(weights, b, tl.cast(t, tl.int64), b < rows).to(tl.float64)
             end = total.to(variant.dtype)  # c_{t + 1}
             below = end < quantile
-            high = tl.where(below | (bin < t), high, end)
+            high = tl.where(below | (bin_ < t), high, end)
             low = tl.where(below, end, low)
-            bin += below.to(tl.int32)
-        index = _frame_at(quantile, bin, low, high, bins, num_frames)
+            bin_ += below.to(tl.int32)
+        index = _frame_at(quantile, bin_, low, high, bins, num_frames)
         # index_i = max(index_i, index_{i-1} + 1) from left to right is a running maximum of index_i - i.
         ahead = tl.maximum(tl.associative_scan(index - i, 1, _larger), at_least)
         at_least = tl.max(ahead, 1, keep_dims=True)

@@ -31,13 +31,13 @@ _LOG_2 = tl.constexpr(float.fromhex("0x1.62e43p-1"))
 LARGEST_FLOAT = tl.constexpr(float.fromhex("0x1.fffffep127"))
 LARGEST_DOUBLE = tl.constexpr(float.fromhex("0x1.fffffffffffffp1023"))
 
-# A key beyond all others: of what does not take part, or is drawn already.
+# The key of an item that does not take part, or is drawn already: beyond all others.
 NEVER = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 
 
 @triton.jit
 def clean_weight(w):
-    """A weight that counts, float32 or float64: negative ones and NaN are zero, infinity is the largest number."""
+    """A weight that counts, float32 or float64: negative weights and NaN are zero, infinity is the largest number."""
     w = w.to(tl.float64 if w.dtype == tl.float64 else tl.float32)
     largest: tl.constexpr = LARGEST_DOUBLE if w.dtype == tl.float64 else LARGEST_FLOAT
     return tl.where(w > 0, tl.where(w < largest, w, largest), 0.0)

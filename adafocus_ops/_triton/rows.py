@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .launch import blocks, constants, launch, merge, power_of_2
 
-BYTES = 8192  # of a block of dense rows: four accesses of 16 bytes for each thread
+BYTES_PER_BLOCK = 8192  # bytes of a block of dense rows: four accesses of 16 for each thread
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -21,9 +21,9 @@ class Rows(NamedTuple):
     """[rows, ...] as an argument of a kernel, its dimensions merged as far as those of another tensor allow."""
 
     data: Tensor
-    sizes: tuple[int, ...]  # of a row, innermost first, without the outermost
-    strides: tuple[int, ...]  # with the outermost
-    row_stride: int
+    sizes: tuple[int, ...]  # sizes of a row, innermost first, without the outermost
+    strides: tuple[int, ...]  # strides of a row, innermost first, with the outermost
+    row_stride: int  # from one row to the next
 
     @staticmethod
     def pair(source: Tensor, target: Tensor) -> "tuple[Rows, Rows]":
@@ -47,15 +47,15 @@ def _as_integers(x: Tensor) -> Tensor:
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for."""
+    """The constants that a kernel is compiled for."""
 
     offset: tl.constexpr  # the integers that count the elements of a row
-    rows: tl.constexpr
-    elements: tl.constexpr
+    rows: tl.constexpr  # rows of a block
+    elements: tl.constexpr  # elements of a row in a block
 
     @staticmethod
     def of(target: Rows, rows: int, elements: int) -> "Variant":
-        size = BYTES // target.data.itemsize // (8 if target.sizes else 1)  # finding elements takes registers
+        size = BYTES_PER_BLOCK // target.data.itemsize // (8 if target.sizes else 1)  # finding elements takes registers
         block = power_of_2(elements, size)
         offset = tl.int64 if elements + block >= 2**31 else tl.int32
         return Variant(*constants((offset, power_of_2(rows, size // block), block)))
@@ -66,7 +66,7 @@ class Variant(NamedTuple):
 
 @triton.jit
 def locate(elements, variant):
-    """Which rows [rows, 1] (int64) and elements [1, elements] a program works on."""
+    """Rows [rows, 1] (int64) and elements [1, elements] that a program works on."""
     tiles = tl.cdiv(elements, variant.elements)
     first = (tl.program_id(0) % tiles).to(variant.offset) * variant.elements
     row = (tl.program_id(0) // tiles).to(tl.int64) * variant.rows + tl.arange(0, variant.rows)
@@ -75,7 +75,7 @@ def locate(elements, variant):
 
 @triton.jit
 def element(rows, e):
-    """How far element e of a row is from its first."""
+    """The distance of element e of a row from its first, in memory."""
     offset = tl.zeros_like(e).to(tl.int64)
     for d in tl.static_range(len(rows.sizes)):
         above = e // rows.sizes[d]

@@ -28,7 +28,7 @@ def _fwd(
     inverse: tl.constexpr,
     variant,
 ):
-    """Of every `period` elements (of all if it is 0) the first `fold` units move one way and the next the other."""
+    """The first `fold` units of every `period` elements (of all if it is 0) move one way and the next the other."""
     n, e = locate(elements, variant)
     fold = tl.cast(fold, variant.offset) * unit
     place = e % period if period else e
@@ -53,7 +53,7 @@ def fwd(x: Tensor, num_frames: int, fold: int, inverse: bool) -> Tensor:
     source, target = Rows.pair(x, out)
     elements = math.prod(x.shape[1:])
     variant = Variant.of(target, frames, elements)
-    unit = math.gcd(moved, 16)  # so that the kernel knows which neighbours move together
+    unit = math.gcd(moved, 16)  # elements that move together, as the kernel knows
     arguments = (target, source, frames, num_frames, moved // unit, elements, unit, period, inverse, variant)
     launch(_fwd, variant.blocks(frames, elements), x.device, *arguments)
     return out

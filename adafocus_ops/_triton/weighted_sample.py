@@ -16,21 +16,21 @@ from .launch import Strided, blocks, constants, launch, power_of_2
 from .philox import row_number
 from .race import NEVER, load_weights, race_keys, race_scale, race_weight
 
-KEYS = 1024  # of a program at a time
+KEYS_PER_BLOCK = 1024
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for."""
+    """The constants that a kernel is compiled for."""
 
-    samples: tl.constexpr
-    items: tl.constexpr  # of a block
-    kept: tl.constexpr  # how many draws are made together: a power of two from 2 on, so that a sort has two sides
+    samples: tl.constexpr  # samples of a block
+    items: tl.constexpr  # items of a block
+    kept: tl.constexpr  # draws that are made together: a power of two from 2 on, so that a sort has two sides
     several: tl.constexpr  # whether a row has several blocks of items
 
     @staticmethod
     def of(items: int, k: int, num_samples: int) -> "Variant":
-        block = max(power_of_2(items, KEYS), 4)  # Philox makes words by fours
-        samples = power_of_2(num_samples, KEYS // block)
+        block = max(power_of_2(items, KEYS_PER_BLOCK), 4)  # Philox makes words by fours
+        samples = power_of_2(num_samples, KEYS_PER_BLOCK // block)
         return Variant(*constants((samples, block, max(power_of_2(k, block), 2), items > block)))
 
 

@@ -218,7 +218,7 @@ def test_draws_of_long_rows_are_merged(k, device, monkeypatch):
     weights[:, 5::7] = 0
     seed = torch.tensor([11], device=device)
     whole = weighted_sample.fwd(weights, k, 2, seed, None)
-    monkeypatch.setattr(weighted_sample, "KEYS", 8)
+    monkeypatch.setattr(weighted_sample, "KEYS_PER_BLOCK", 8)
     assert torch.equal(weighted_sample.fwd(weights, k, 2, seed, None), whole)
 
 

@@ -1,0 +1,62 @@
+// What one output reads of an axis by bilinear interpolation: two neighbouring pixels.
+#pragma once
+
+#include "adafocus/box.h"
+
+namespace adafocus {
+
+// The two neighbours of a position on an axis, pixels `first` and `first` + 1, and their weights.
+template <class C>
+struct Tap {
+  int64_t first;  // in [-2, size]: -2 and size read padding only
+  C u0, u1;       // 1 - u and u, with u the position's fraction
+};
+
+// Splits the position of output i, centre + extent * sample_offset(i) - 1/2 as a pixel index, into a tap.
+// It is written so that a box of whole pixels and of the output's size has whole positions, without
+// rounding. Positions two pixels outside read padding only, so clamping there changes nothing but keeps
+// the conversion to an index defined for any finite box.
+template <class C>
+AF_HD Tap<C> sample_tap(C centre, C extent, int64_t i, int64_t positions, int64_t size) {
+  const C begin = centre - extent / C(2), step = extent / C(positions);
+  C position = begin + step * (C(i) + C(0.5)) - C(0.5);
+  position = position > C(-2) ? position : C(-2);
+  position = position < C(size) ? position : C(size);
+  int64_t first = int64_t(position);
+  first -= C(first) > position;         // floor
+  first = first < size ? first : size;  // a size beyond 2^24 is no float
+  const C u1 = position - C(first);
+  return {first, C(1) - u1, u1};
+}
+
+// A footprint (see geometry.h) of two taps.
+template <class C>
+struct BilinearFootprint {
+  int64_t begin, end;  // the frame's pixels that are read, [begin, end)
+
+  AF_HD BilinearFootprint(C centre, C extent, int64_t i, int64_t positions, int64_t size, bool border)
+      : tap_(sample_tap(centre, extent, i, positions, size)), offset_(sample_offset<C>(i, positions)) {
+    first_ = tap_.first;
+    second_ = tap_.first + 1;
+    if (border) {
+      first_ = clamp_to<int64_t>(first_, 0, size - 1);
+      second_ = clamp_to<int64_t>(second_, 0, size - 1);
+    }
+    begin = max_of<int64_t>(first_, 0);
+    end = min_of<int64_t>(second_ + 1, size);
+  }
+
+  AF_HD Dual<C> weight(int64_t r) const {
+    const C at_first = r == first_ ? C(1) : C(0), at_second = r == second_ ? C(1) : C(0);
+    const C by_position = at_second - at_first;
+    return {at_first * tap_.u0 + at_second * tap_.u1, by_position, by_position * offset_};
+  }
+
+ private:
+  Tap<C> tap_;      // the two neighbours, in the frame or not
+  C offset_;        // the derivative of the position by the extent
+  int64_t first_;   // the pixel whose value the first neighbour has: itself, or the nearest edge pixel
+  int64_t second_;  // the pixel whose value the second neighbour has
+};
+
+}  // namespace adafocus
