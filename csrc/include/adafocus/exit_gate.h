@@ -59,11 +59,12 @@ struct ExitGate {
   }
 };
 
-// x = z - max, bounded from below where exp x rounds to 0: a logit of -inf counts nothing, as x exp x = 0.
-// NaN stays NaN, and so does the difference of two infinities.
+// x = z - max, bounded from below, where exp x counts nothing beside the 1 that the maximum adds: a logit of
+// -inf gives no x exp x = -inf * 0. The bound is where exp x rounds to 0, or a greater one where an
+// implementation of exp needs it. NaN stays NaN, and so does the difference of two infinities.
 template <class C>
-AF_HD C below_max(C z, C max) {
-  return max_of(C(sizeof(C) == 8 ? -750 : -105), z - max);
+AF_HD C below_max(C z, C max, C least = C(sizeof(C) == 8 ? -750 : -105)) {
+  return max_of(least, z - max);
 }
 
 // The score from Z and S. A row without a finite logit has none, NaN.

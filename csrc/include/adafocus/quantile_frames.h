@@ -16,6 +16,8 @@ struct QuantileFrames {
   Matrix jitter;     // [B, k], clean_jitter of each counts; data is null if there is none
   RowRandom random;  // if seed is not null: jitter 1 - uniform(word i of draw 0 of Stream::kJitter)
   int64_t* out;      // [B, k], contiguous
+
+  AF_HD bool double_precision() const { return weights.dtype == DType::kFloat64; }
 };
 
 // In [0, 1]; NaN counts as the middle.

@@ -5,8 +5,8 @@
 
 namespace adafocus {
 
-// The row of `to` that entry j of the index names, if any, becomes row j of `from`. If two entries name one row,
-// it becomes one of theirs, or on CUDA parts of several.
+// The row of `to` that entry j of the index names, if any, becomes row j of `from`. If two entries name one
+// row, it becomes one of theirs, or on CUDA parts of several.
 
 // CPU: all of the index, in one thread.
 void scatter_rows_fwd_cpu(const RowCopy& p);
