@@ -44,7 +44,7 @@ AF_HD int64_t frame_at(C quantile, int64_t bin, C low, C high, int64_t bins, int
 // CPU: rows [begin, end), so that the caller chooses the threads.
 void quantile_frames_fwd_cpu(const QuantileFrames& p, int64_t begin, int64_t end);
 
-// CUDA: launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+// CUDA: launches its kernel on a stream (a cudaStream_t) and returns an error text, or null.
 const char* quantile_frames_fwd_cuda(const QuantileFrames& p, void* stream);
 
 }  // namespace adafocus

@@ -11,7 +11,7 @@ namespace adafocus {
 // CPU: all of the index, in one thread.
 void scatter_rows_fwd_cpu(const RowCopy& p);
 
-// CUDA: launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+// CUDA: launches its kernel on a stream (a cudaStream_t) and returns an error text, or null.
 const char* scatter_rows_fwd_cuda(const RowCopy& p, void* stream);
 
 }  // namespace adafocus
