@@ -5,6 +5,7 @@
 #include <new>
 
 #include "adafocus/crop_resize.h"
+#include "adafocus/geometry.h"
 #include "cpu/isa.h"
 #include "cpu/scanline_sums.inl"
 #include "cpu/scratch.h"
@@ -113,16 +114,17 @@ class BandedMatrix {
   Growing<C> block_;     // the memory of values_
 };
 
-// The footprints of a box along the frame's columns, which all lie in [first, first + count), and their
-// weights.
+// The footprints of a box along the frame's columns, and their weights.
 template <template <class> class Footprint, class C>
 struct ColumnFootprints {
   Footprint<C>* footprints;  // [P_w]
-  int64_t first = 0, count = 0;
-  BandedMatrix<C> weights;  // [P_w][count] A_x
+  Range range{0, 0};         // columns that all footprints lie in
+  BandedMatrix<C> weights;   // [P_w][count()] A_x
 
   ColumnFootprints(Scratch& scratch, const CropResize& p)
       : footprints(scratch.take<Footprint<C>>(p.patches.width)), weights(scratch, p.patches.width) {}
+
+  int64_t count() const { return range.end - range.begin; }
 
   void set(const CropResize& p, const Box<C>& box) {
     const int64_t out_w = p.patches.width, width = p.frames.width;
@@ -133,9 +135,8 @@ struct ColumnFootprints {
       begin = min_of(begin, x->begin);
       end = max_of(end, x->end);
     }
-    first = begin < end ? begin : 0;
-    count = begin < end ? end - begin : 0;
-    weights.set(footprints, out_w, first);
+    range = begin < end ? Range{begin, end} : Range{0, 0};
+    weights.set(footprints, out_w, range.begin);
   }
 };
 

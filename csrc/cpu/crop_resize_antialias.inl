@@ -41,15 +41,16 @@ struct AntialiasWorkspace : Workspace<C> {
 
   ScanlineLayout<C> layout() const {
     const ImageBatch& f = this->p.frames;
-    return {f.dtype,       f.stride_c, f.stride_x, this->channels, this->pixel_stride(),
-            columns.count, nullptr,    nullptr,    nullptr};
+    return {f.dtype,         f.stride_c, f.stride_x, this->channels, this->pixel_stride(),
+            columns.count(), nullptr,    nullptr,    nullptr};
   }
 
   // The columns of this chunk of the frame of box k.
   const void* image(int64_t k) const {
     const ImageBatch& f = this->p.frames;
-    return element(f.data, f.dtype,
-                   f.offset(this->p.frame_of(k)) + this->first * f.stride_c + columns.first * f.stride_x);
+    return element(
+        f.data, f.dtype,
+        f.offset(this->p.frame_of(k)) + this->first * f.stride_c + columns.range.begin * f.stride_x);
   }
 
   // Turns a sum of scanlines into that of normalised scanlines.
@@ -58,7 +59,7 @@ struct AntialiasWorkspace : Workspace<C> {
     C* __restrict__ out = sum[part];
     const C* __restrict__ scale = this->scale, * __restrict__ shift = this->shift;
     const C inside = scanlines.total(part);
-    for (int64_t e = 0; e < columns.count * this->pixel_stride(); ++e) {
+    for (int64_t e = 0; e < columns.count() * this->pixel_stride(); ++e) {
       out[e] = scale[e] * out[e] + shift[e] * inside;
     }
   }
@@ -107,7 +108,7 @@ void add_box_gradient(AntialiasWorkspace<C>& work, int64_t k, C* d_box) {
   const Box<C> box = work.p.template box<C>(k);
   work.columns.set(work.p, box);
   const BandedMatrix<C>& weights = work.columns.weights;
-  const int64_t count = work.columns.count;
+  const int64_t count = work.columns.count();
   work.transposed.set_transposed(weights, count);
   C* const products = work.products.at_least(weights.entries() * kLanes);  // [entries][kLanes]
   memset(products, 0, weights.entries() * kLanes * sizeof(C));
@@ -125,7 +126,7 @@ void add_box_gradient(AntialiasWorkspace<C>& work, int64_t k, C* d_box) {
     add_products(weights, work.sum[kValue], work.patch_scanline, pixel_stride, work.channels, products);
   }
   weights.for_each([&](int64_t j, int64_t s, int64_t entry) {
-    const Dual<C> weight = work.columns.footprints[j].weight(work.columns.first + s);
+    const Dual<C> weight = work.columns.footprints[j].weight(work.columns.range.begin + s);
     for (int64_t c = 0; c < lanes; ++c) {
       d_box[1] += weight.by_centre * products[entry * kLanes + c];
       d_box[3] += weight.by_extent * products[entry * kLanes + c];

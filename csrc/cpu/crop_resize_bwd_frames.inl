@@ -34,14 +34,14 @@ void add_frame_gradient(AdjointWorkspace<Footprint, C>& work, int64_t k, C* imag
   const int64_t pixel_stride = work.pixel_stride();
   const Box<C> box = p.box<C>(k);
   work.columns.set(p, box);
-  work.transposed.set_transposed(work.columns.weights, work.columns.count);
+  work.transposed.set_transposed(work.columns.weights, work.columns.count());
   for (int64_t i = 0; i < p.patches.height; ++i) {
     work.load_gradient(k, i, work.scale);
     work.transposed.multiply(work.patch_scanline, pixel_stride, work.scanline);
     const Footprint<C> y = scanline_footprint<Footprint>(p, box, i);
     for (int64_t r = y.begin; r < y.end; ++r) {
-      add_scaled(work.scanline, y.weight(r).value, work.columns.count * pixel_stride,
-                 image + (r * p.frames.width + work.columns.first) * pixel_stride);
+      add_scaled(work.scanline, y.weight(r).value, work.columns.count() * pixel_stride,
+                 image + (r * p.frames.width + work.columns.range.begin) * pixel_stride);
     }
   }
 }
