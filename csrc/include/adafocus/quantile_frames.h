@@ -1,8 +1,8 @@
 // quantile_frames: frames at the quantiles of a piecewise linear distribution, on any device.
 //
-// Bit for bit alike everywhere: the cumulative sums are of the weights in double, each rounded to the type of
-// the arithmetic C (float, or double for double weights) with the last one replaced by 1, and the rest is
-// single additions, multiplications and correctly rounded divisions in C.
+// Bit for bit alike everywhere: the cumulative sums are of the weights in double, each rounded to the compute
+// type C (float, or double for double weights) with the last one replaced by 1, and the rest is single
+// additions, multiplications and correctly rounded divisions in C.
 #pragma once
 
 #include "adafocus/geometry.h"
@@ -20,7 +20,7 @@ struct QuantileFrames {
   AF_HD bool double_precision() const { return weights.dtype == DType::kFloat64; }
 };
 
-// In [0, 1]; NaN counts as the middle.
+// The jitter in [0, 1]; NaN counts as the middle.
 template <class C>
 AF_HD C clean_jitter(C jitter) {
   return jitter == jitter ? clamp_to(jitter, C(0), C(1)) : C(0.5);
