@@ -60,12 +60,12 @@ gpu: $(VENV)/.installed
 lint: build
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/clang-format --dry-run --Werror $(filter %.h %.cpp %.cu %.cuh %.inl,$(SOURCES))
+	$(VENV)/bin/clang-format --dry-run --Werror $(filter %.h %.cpp %.cu %.cuh %.inl %.def,$(SOURCES))
 
 format: build
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i $(filter %.h %.cpp %.cu %.cuh %.inl,$(SOURCES))
+	$(VENV)/bin/clang-format -i $(filter %.h %.cpp %.cu %.cuh %.inl %.def,$(SOURCES))
 
 # The CPU kernels under the address and undefined-behaviour sanitizers, on the conformance suite.
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -static-libubsan

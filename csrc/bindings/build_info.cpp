@@ -1,4 +1,4 @@
-// What the library was built with.
+// The instruction set in use and the CUDA toolkit that the library was built with.
 #include "bindings/tensor.h"
 #include "cpu/dispatch.h"
 

@@ -1,4 +1,4 @@
-// What the ops over boxes, crop_resize and crop_mean, share: checks and parameters.
+// Checks and parameters of the ops over boxes, crop_resize and crop_mean.
 #pragma once
 
 #include <memory>
@@ -8,16 +8,16 @@
 
 namespace adafocus {
 
-// Everything but the two image batches, of which `images` is the one that is given. The tensors outlive the
-// call that uses the result.
-inline CropResize parameters(const Tensor& images, const Tensor& boxes, const OptionalTensor& frame_index,
-                             const OptionalTensor& affine, int64_t channels, const std::string& padding) {
+// The parameters of a call without its two image batches; `images` is the one of them that is given. The
+// tensors outlive the call that uses the result.
+inline CropResize crop_parameters(const Tensor& images, const Tensor& boxes,
+                                  const OptionalTensor& frame_index, const OptionalTensor& affine,
+                                  int64_t channels, const std::string& padding) {
   check_same_device("boxes", boxes, "the images", images);
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_contiguous(),
                   "boxes must be a contiguous [K, 4]");
   const ScalarType compute = boxes.scalar_type();
-  STD_TORCH_CHECK(compute == ScalarType::Float || compute == ScalarType::Double,
-                  "boxes must be float32 or float64 here");
+  STD_TORCH_CHECK(is_compute_type(compute), "boxes must be float32 or float64 here");
   STD_TORCH_CHECK(padding == "zeros" || padding == "border", "padding must be zeros or border, got ",
                   padding);
   CropResize p{};
@@ -50,9 +50,15 @@ inline Tensor empty_like_boxes(const Tensor& boxes) {
   return torch::stable::empty({boxes.size(0), 4}, boxes.scalar_type(), std::nullopt, boxes.device());
 }
 
-// Whether no pixel can be read: then no box has a frame.
-inline bool reads_nothing(const ImageBatch& frames) {
-  return frames.count * frames.channels * frames.height * frames.width == 0;
+// Frames to read. If they have no pixel, no box has a frame: their count is 0 then.
+inline ImageBatch readable_frames(const Tensor& frames) {
+  ImageBatch batch = readable(frames);
+  if (batch.channels * batch.height * batch.width == 0) batch.count = 0;
+  return batch;
+}
+
+inline void check_channels(const Tensor& grad, const ImageBatch& frames) {
+  STD_TORCH_CHECK(grad.size(1) == frames.channels, "grad must have the frames' channels");
 }
 
 // A counting sort of the valid boxes by frame, which keeps their order.
@@ -64,7 +70,7 @@ class BoxSort {
       if (valid(p, k)) ++start_[p.frame_of(k) + 1];
     }
     for (int64_t n = 0; n < p.frames.count; ++n) start_[n + 1] += start_[n];
-    const std::unique_ptr<int64_t[]> next(new int64_t[p.frames.count + 1]);
+    const std::unique_ptr<int64_t[]> next(new int64_t[p.frames.count + 1]);  // [N + 1]
     for (int64_t n = 0; n <= p.frames.count; ++n) next[n] = start_[n];
     for (int64_t k = 0; k < p.num_boxes(); ++k) {
       if (valid(p, k)) box_[next[p.frame_of(k)]++] = k;
@@ -74,16 +80,18 @@ class BoxSort {
 
  private:
   static bool valid(const CropResize& p, int64_t k) {
-    return p.double_precision ? p.valid<double>(k) : p.valid<float>(k);
+    return visit_compute(p.double_precision,
+                         [&](auto tag) { return p.valid<typename decltype(tag)::type>(k); });
   }
-  std::unique_ptr<int64_t[]> start_, box_;
+  std::unique_ptr<int64_t[]> start_;  // [N + 1]
+  std::unique_ptr<int64_t[]> box_;    // [K], of which the valid ones are set
 };
 
 // Calls f(boxes, begin, end) for ranges of the tasks of the gradient of the frames, in threads.
 template <class F>
-void for_frame_tasks(const CropResize& p, const F& f) {
+void parallel_over_frame_tasks(const CropResize& p, const F& f) {
   const BoxSort boxes(p);
-  torch::stable::parallel_for(0, crop_resize_bwd_frames_tasks(p), 1,
+  torch::stable::parallel_for(0, crop_resize_bwd_frames_tasks_cpu(p), 1,
                               [&](int64_t begin, int64_t end) { f(boxes.view(), begin, end); });
 }
 

@@ -8,16 +8,16 @@ namespace {
 
 struct Cpu {
   static void fwd(const CropMean& p, const Tensor&) {
-    for_rows(p.crop.num_boxes(), elements_of_a_frame(p),
-             [&](int64_t begin, int64_t end) { crop_mean_fwd_cpu(p, begin, end); });
+    parallel_over(p.crop.num_boxes(), elements_of_a_frame(p),
+                  [&](int64_t begin, int64_t end) { crop_mean_fwd_cpu(p, begin, end); });
   }
   static void bwd_boxes(const CropMean& p, Tensor& d_boxes) {
     void* const out = d_boxes.mutable_data_ptr();
-    for_rows(p.crop.num_boxes(), elements_of_a_frame(p),
-             [&](int64_t begin, int64_t end) { crop_mean_bwd_boxes_cpu(p, out, begin, end); });
+    parallel_over(p.crop.num_boxes(), elements_of_a_frame(p),
+                  [&](int64_t begin, int64_t end) { crop_mean_bwd_boxes_cpu(p, out, begin, end); });
   }
   static void bwd_frames(const CropMean& p, const Tensor&) {
-    for_frame_tasks(p.crop, [&](BoxesByFrame boxes, int64_t begin, int64_t end) {
+    parallel_over_frame_tasks(p.crop, [&](BoxesByFrame boxes, int64_t begin, int64_t end) {
       crop_mean_bwd_frames_cpu(p, boxes, begin, end);
     });
   }
@@ -43,7 +43,7 @@ struct Cuda {
 };
 #endif
 
-// Crops that are not made: they have sizes only.
+// Crops that are not made, which have sizes only.
 ImageBatch crop_sizes(int64_t boxes, int64_t channels, int64_t out_h, int64_t out_w) {
   check_output_size(out_h, out_w);
   ImageBatch crops{};
@@ -63,16 +63,15 @@ template <class Device>
 Tensor fwd(const Tensor& frames, const Tensor& boxes, const OptionalTensor& frame_index,
            const OptionalTensor& affine, int64_t out_h, int64_t out_w, const std::string& padding,
            ScalarType out_dtype) {
-  const ImageBatch source = readable(frames);
+  const ImageBatch source = readable_frames(frames);
   CropMean p{};
-  p.crop = parameters(frames, boxes, frame_index, affine, source.channels, padding);
+  p.crop = crop_parameters(frames, boxes, frame_index, affine, source.channels, padding);
   p.crop.frames = source;
   p.crop.patches = crop_sizes(boxes.size(0), source.channels, out_h, out_w);
   Tensor out =
       torch::stable::empty({boxes.size(0), source.channels}, out_dtype, std::nullopt, frames.device());
   p.means = out.mutable_data_ptr();
   p.means_dtype = dtype_of(out_dtype);
-  if (reads_nothing(source)) p.crop.frames.count = 0;  // no box has a frame
   if (out.numel() > 0) Device::fwd(p, out);
   return out;
 }
@@ -81,17 +80,16 @@ template <class Device>
 Tensor bwd_boxes(const Tensor& grad, const Tensor& frames, const Tensor& boxes,
                  const OptionalTensor& frame_index, const OptionalTensor& affine, int64_t out_h,
                  int64_t out_w, const std::string& padding) {
-  const ImageBatch source = readable(frames);
+  const ImageBatch source = readable_frames(frames);
   CropMean p{};
-  p.crop = parameters(frames, boxes, frame_index, affine, source.channels, padding);
+  p.crop = crop_parameters(frames, boxes, frame_index, affine, source.channels, padding);
   check_same_device("grad", grad, "the images", frames);
   check_means(grad, boxes);
-  STD_TORCH_CHECK(grad.size(1) == source.channels, "grad must have the frames' channels");
+  check_channels(grad, source);
   p.crop.frames = source;
   p.crop.patches = crop_sizes(boxes.size(0), source.channels, out_h, out_w);
   p.means = const_cast<void*>(grad.const_data_ptr());
   p.means_dtype = dtype_of(grad.scalar_type());
-  if (reads_nothing(source)) p.crop.frames.count = 0;
   Tensor d_boxes = empty_like_boxes(boxes);
   if (d_boxes.numel() > 0) Device::bwd_boxes(p, d_boxes);
   return d_boxes;
@@ -105,7 +103,7 @@ Tensor bwd_frames(const Tensor& grad, const Tensor& boxes, const OptionalTensor&
   check_means(grad, boxes);
   const int64_t channels = grad.size(1);
   CropMean p{};
-  p.crop = parameters(grad, boxes, frame_index, affine, channels, padding);
+  p.crop = crop_parameters(grad, boxes, frame_index, affine, channels, padding);
   Tensor d_frames = empty_images(grad, num_frames, channels, height, width, frames_dtype, channels_last);
   p.crop.frames = writable(d_frames);
   p.crop.patches = crop_sizes(boxes.size(0), channels, out_h, out_w);

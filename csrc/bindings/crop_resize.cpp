@@ -8,16 +8,16 @@ namespace {
 
 struct Cpu {
   static void fwd(const CropResize& p, const Tensor&) {
-    for_rows(p.num_boxes(), elements_of_a_patch(p),
-             [&](int64_t begin, int64_t end) { crop_resize_fwd_cpu(p, begin, end); });
+    parallel_over(p.num_boxes(), elements_of_a_patch(p),
+                  [&](int64_t begin, int64_t end) { crop_resize_fwd_cpu(p, begin, end); });
   }
   static void bwd_boxes(const CropResize& p, Tensor& d_boxes) {
     void* const out = d_boxes.mutable_data_ptr();
-    for_rows(p.num_boxes(), elements_of_a_patch(p),
-             [&](int64_t begin, int64_t end) { crop_resize_bwd_boxes_cpu(p, out, begin, end); });
+    parallel_over(p.num_boxes(), elements_of_a_patch(p),
+                  [&](int64_t begin, int64_t end) { crop_resize_bwd_boxes_cpu(p, out, begin, end); });
   }
   static void bwd_frames(const CropResize& p, const Tensor&) {
-    for_frame_tasks(p, [&](BoxesByFrame boxes, int64_t begin, int64_t end) {
+    parallel_over_frame_tasks(p, [&](BoxesByFrame boxes, int64_t begin, int64_t end) {
       crop_resize_bwd_frames_cpu(p, boxes, begin, end);
     });
   }
@@ -51,14 +51,13 @@ template <class Device>
 Tensor fwd(const Tensor& frames, const Tensor& boxes, const OptionalTensor& frame_index,
            const OptionalTensor& affine, int64_t out_h, int64_t out_w, const std::string& padding,
            bool antialias, ScalarType out_dtype, bool channels_last) {
-  const ImageBatch source = readable(frames);
-  CropResize p = parameters(frames, boxes, frame_index, affine, source.channels, padding);
+  const ImageBatch source = readable_frames(frames);
+  CropResize p = crop_parameters(frames, boxes, frame_index, affine, source.channels, padding);
   check_output_size(out_h, out_w);
   Tensor out = empty_images(frames, boxes.size(0), source.channels, out_h, out_w, out_dtype, channels_last);
   p.frames = source;
   p.patches = writable(out);
   p.antialias = antialias;
-  if (reads_nothing(p.frames)) p.frames.count = 0;  // no box has a frame
   if (out.numel() > 0) Device::fwd(p, out);
   return out;
 }
@@ -67,15 +66,14 @@ template <class Device>
 Tensor bwd_boxes(const Tensor& grad, const Tensor& frames, const Tensor& boxes,
                  const OptionalTensor& frame_index, const OptionalTensor& affine, const std::string& padding,
                  bool antialias) {
-  const ImageBatch source = readable(frames);
-  CropResize p = parameters(frames, boxes, frame_index, affine, source.channels, padding);
+  const ImageBatch source = readable_frames(frames);
+  CropResize p = crop_parameters(frames, boxes, frame_index, affine, source.channels, padding);
   check_same_device("grad", grad, "the images", frames);
   check_patches(grad, boxes);
-  STD_TORCH_CHECK(grad.size(1) == source.channels, "grad must have the frames' channels");
+  check_channels(grad, source);
   p.frames = source;
   p.patches = readable(grad);
   p.antialias = antialias;
-  if (reads_nothing(p.frames)) p.frames.count = 0;
   Tensor d_boxes = empty_like_boxes(boxes);
   if (d_boxes.numel() > 0) Device::bwd_boxes(p, d_boxes);
   return d_boxes;
@@ -86,7 +84,7 @@ Tensor bwd_frames(const Tensor& grad, const Tensor& boxes, const OptionalTensor&
                   const OptionalTensor& affine, int64_t num_frames, int64_t height, int64_t width,
                   const std::string& padding, bool antialias, ScalarType frames_dtype, bool channels_last) {
   check_patches(grad, boxes);
-  CropResize p = parameters(grad, boxes, frame_index, affine, grad.size(1), padding);
+  CropResize p = crop_parameters(grad, boxes, frame_index, affine, grad.size(1), padding);
   Tensor d_frames = empty_images(grad, num_frames, grad.size(1), height, width, frames_dtype, channels_last);
   p.frames = writable(d_frames);
   p.patches = readable(grad);

@@ -10,8 +10,8 @@ namespace {
 
 struct Cpu {
   static void fwd(const ExitGate& p, const Tensor&) {
-    for_rows(p.logits.rows, p.logits.columns,
-             [&](int64_t begin, int64_t end) { exit_gate_fwd_scores_cpu(p, begin, end); });
+    parallel_over(p.logits.rows, p.logits.columns,
+                  [&](int64_t begin, int64_t end) { exit_gate_fwd_scores_cpu(p, begin, end); });
     exit_gate_fwd_compact_cpu(p);
   }
 };

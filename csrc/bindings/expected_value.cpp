@@ -10,18 +10,19 @@ namespace {
 
 struct Cpu {
   static void fwd(const ExpectedValue& p, const Matrix& out, const Tensor&) {
-    for_rows(p.weights.rows, p.weights.columns * (p.num_samples + p.depth),
-             [&](int64_t begin, int64_t end) { expected_value_fwd_cpu(p, out, begin, end); });
+    parallel_over(p.weights.rows, p.weights.columns * (p.num_samples + p.depth),
+                  [&](int64_t begin, int64_t end) { expected_value_fwd_cpu(p, out, begin, end); });
   }
   static void bwd_values(const ExpectedValue& p, const Matrix& grad, Tensor& d_values) {
     void* const to = d_values.mutable_data_ptr();
-    for_rows(p.weights.rows, p.weights.columns * p.depth,
-             [&](int64_t begin, int64_t end) { expected_value_bwd_values_cpu(p, grad, to, begin, end); });
+    parallel_over(p.weights.rows, p.weights.columns * p.depth, [&](int64_t begin, int64_t end) {
+      expected_value_bwd_values_cpu(p, grad, to, begin, end);
+    });
   }
   static void bwd_weights(const ExpectedValue& p, const Matrix& grad, bool normaliser_grad,
                           const Matrix& d_weights, const Tensor&) {
     const int64_t samples = normaliser_grad ? p.num_samples : 0;
-    for_rows(p.weights.rows, p.weights.columns * (samples + p.depth), [&](int64_t begin, int64_t end) {
+    parallel_over(p.weights.rows, p.weights.columns * (samples + p.depth), [&](int64_t begin, int64_t end) {
       expected_value_bwd_weights_cpu(p, grad, normaliser_grad, d_weights, begin, end);
     });
   }
@@ -52,7 +53,7 @@ void set_weights(ExpectedValue& p, const Tensor& weights) {
                   kMaxExpectedValueItems, " items, got ", p.weights.columns);
 }
 
-// num_samples = 0: the expectation itself.
+// The draws; with num_samples = 0 there are none, and the expectation is computed itself.
 void set_draws(ExpectedValue& p, const Tensor& weights, int64_t k, int64_t num_samples,
                const OptionalTensor& seed, const OptionalTensor& row_id) {
   check_draws(k, p.weights.columns);
@@ -79,7 +80,7 @@ void set_values(ExpectedValue& p, const Tensor& values, const Tensor& weights) {
   for (int d = 0; d < 3; ++d) p.value_strides[d] = values.stride(d);
 }
 
-// The type of all arithmetic but the race's.
+// The compute type of all arithmetic but the race's.
 ScalarType compute_type(const Tensor& values, const Tensor& weights) {
   const bool wide = values.scalar_type() == ScalarType::Double || weights.scalar_type() == ScalarType::Double;
   return wide ? ScalarType::Double : ScalarType::Float;
@@ -90,7 +91,7 @@ void set_coefficients(ExpectedValue& p, const Tensor& coefficients, const Tensor
   const ScalarType type = coefficients.scalar_type();
   STD_TORCH_CHECK(coefficients.dim() == 2 && coefficients.size(0) == p.weights.rows &&
                       coefficients.size(1) == p.weights.columns && coefficients.is_contiguous() &&
-                      (type == ScalarType::Float || type == ScalarType::Double),
+                      is_compute_type(type),
                   "coefficients must be a contiguous [B, T] of float32 or float64");
   p.coefficients = const_cast<void*>(coefficients.const_data_ptr());
   p.double_precision = type == ScalarType::Double;

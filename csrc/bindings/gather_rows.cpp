@@ -6,8 +6,8 @@ namespace {
 
 struct Cpu {
   static void fwd(const RowCopy& p, const Tensor&) {
-    for_rows(p.num_index, p.row.count(),
-             [&](int64_t begin, int64_t end) { gather_rows_fwd_cpu(p, begin, end); });
+    parallel_over(p.num_index, p.row.count(),
+                  [&](int64_t begin, int64_t end) { gather_rows_fwd_cpu(p, begin, end); });
   }
 };
 
@@ -26,7 +26,7 @@ Tensor fwd(const Tensor& x, const Tensor& index, const OptionalTensor& count) {
   size[0] = index.size(0);
   Tensor out = torch::stable::empty(size, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
                                     memory_format_of(x));
-  RowCopy p = parameters(x, out, x, index, count);
+  RowCopy p = row_copy_parameters(x, out, x, index, count);
   p.from = x.const_data_ptr();
   p.to = out.mutable_data_ptr();
   if (out.numel() > 0) Device::fwd(p, out);

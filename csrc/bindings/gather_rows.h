@@ -1,4 +1,4 @@
-// What the bindings of gather_rows and scatter_rows share.
+// Checks and parameters of gather_rows and scatter_rows.
 #pragma once
 
 #include "adafocus/gather_rows.h"
@@ -6,11 +6,11 @@
 
 namespace adafocus {
 
-// Everything but the addresses: rows of `from` to rows of `to`, both of the same dtype and shape of a row;
-// the index numbers those of the first dimension of `numbered`, which is one of the two. The tensors outlive
-// the call that uses the result.
-inline RowCopy parameters(const Tensor& from, const Tensor& to, const Tensor& numbered, const Tensor& index,
-                          const OptionalTensor& count) {
+// The parameters of a call without its addresses: rows of `from` to rows of `to`, both of the same dtype and
+// shape of a row; the index numbers the rows of `numbered`, which is one of the two. The tensors outlive the
+// call that uses the result.
+inline RowCopy row_copy_parameters(const Tensor& from, const Tensor& to, const Tensor& numbered,
+                                   const Tensor& index, const OptionalTensor& count) {
   check_same_device("index", index, "the rows", numbered);
   STD_TORCH_CHECK(index.dim() == 1 && index.is_contiguous(), "index must be a contiguous [M]");
   const int64_t dims = from.dim() - 1;

@@ -8,8 +8,8 @@ namespace {
 
 struct Cpu {
   static void fwd(const QuantileFrames& p, const Tensor&) {
-    for_rows(p.weights.rows, p.weights.columns + p.k,
-             [&](int64_t begin, int64_t end) { quantile_frames_fwd_cpu(p, begin, end); });
+    parallel_over(p.weights.rows, p.weights.columns + p.k,
+                  [&](int64_t begin, int64_t end) { quantile_frames_fwd_cpu(p, begin, end); });
   }
 };
 

@@ -1,4 +1,4 @@
-// Where the random words of an op come from.
+// Checks and parameters of the random words of an op.
 #pragma once
 
 #include "adafocus/weighted_sample.h"
@@ -17,7 +17,7 @@ inline void check_num_samples(int64_t num_samples) {
                   "num_samples must be from 1 to 2^31 - 1, got ", num_samples);
 }
 
-// The tensors outlive the call that uses the result.
+// The source of a row's random words. The tensors outlive the call that uses the result.
 inline RowRandom row_random(const Tensor& seed, const OptionalTensor& row_id, const Tensor& weights) {
   check_same_device("seed", seed, "weights", weights);
   STD_TORCH_CHECK(seed.scalar_type() == ScalarType::Long && seed.numel() == 1,

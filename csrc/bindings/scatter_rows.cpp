@@ -21,7 +21,7 @@ struct Cuda {
 template <class Device>
 void fwd(Tensor out, const Tensor& index, const Tensor& rows, const OptionalTensor& count) {
   check_same_device("rows", rows, "out", out);
-  RowCopy p = parameters(rows, out, out, index, count);
+  RowCopy p = row_copy_parameters(rows, out, out, index, count);
   STD_TORCH_CHECK(rows.size(0) == index.size(0), "rows must be [M, ...] for an index of [M]");
   p.from = rows.const_data_ptr();
   p.to = out.mutable_data_ptr();

@@ -8,8 +8,8 @@ namespace {
 
 struct Cpu {
   static void fwd(const TemporalShift& p, const Tensor&) {
-    for_rows(p.to.count, p.to.channels * p.to.height * p.to.width,
-             [&](int64_t begin, int64_t end) { temporal_shift_fwd_cpu(p, begin, end); });
+    parallel_over(p.to.count, p.to.channels * p.to.height * p.to.width,
+                  [&](int64_t begin, int64_t end) { temporal_shift_fwd_cpu(p, begin, end); });
   }
 };
 

@@ -1,4 +1,5 @@
-// From stable-ABI tensors to the plain structs of the kernels, and their threads and streams.
+// Stable-ABI tensors as the plain structs of the kernels, checks of tensors, and the kernels' threads and
+// streams.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -50,7 +51,7 @@ inline DType dtype_of(ScalarType type) {
   }
 }
 
-// Of an index called `name`.
+// The type of an index, which errors call `name`.
 inline IndexType index_type_of(const char* name, ScalarType type) {
   STD_TORCH_CHECK(type == ScalarType::Int || type == ScalarType::Long, name, " must be int32 or int64");
   return type == ScalarType::Int ? IndexType::kInt32 : IndexType::kInt64;
@@ -105,6 +106,10 @@ inline torch::headeronly::MemoryFormat memory_format_of(const Tensor& t) {
   return dims == 4 ? MemoryFormat::ChannelsLast : MemoryFormat::ChannelsLast3d;
 }
 
+inline bool is_compute_type(ScalarType type) {
+  return type == ScalarType::Float || type == ScalarType::Double;
+}
+
 inline void check_floating(const char* name, ScalarType type) {
   STD_TORCH_CHECK(type != ScalarType::Byte, name, " must be floating point");
 }
@@ -121,12 +126,12 @@ inline Matrix matrix(const char* name, const Tensor& t) {
           t.stride(1)};
 }
 
-// Calls f(begin, end) for ranges of rows, in threads, of which each has enough elements to be worth it.
+// Calls f(begin, end) for ranges of items, in threads, of which each has enough elements to be worth it.
 template <class F>
-void for_rows(int64_t rows, int64_t elements_of_a_row, const F& f) {
+void parallel_over(int64_t items, int64_t elements_of_an_item, const F& f) {
   constexpr int64_t kMinElementsPerThread = 32768;
-  const int64_t least = elements_of_a_row > 0 ? 1 + kMinElementsPerThread / elements_of_a_row : 1;
-  torch::stable::parallel_for(0, rows, least, f);
+  const int64_t least = elements_of_an_item > 0 ? 1 + kMinElementsPerThread / elements_of_an_item : 1;
+  torch::stable::parallel_for(0, items, least, f);
 }
 
 #ifdef USE_CUDA

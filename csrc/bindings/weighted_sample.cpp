@@ -8,8 +8,8 @@ namespace {
 
 struct Cpu {
   static void fwd(const WeightedSample& p, const Tensor&) {
-    for_rows(p.weights.rows * p.num_samples, p.weights.columns,
-             [&](int64_t begin, int64_t end) { weighted_sample_fwd_cpu(p, begin, end); });
+    parallel_over(p.weights.rows * p.num_samples, p.weights.columns,
+                  [&](int64_t begin, int64_t end) { weighted_sample_fwd_cpu(p, begin, end); });
   }
 };
 

@@ -1,15 +1,20 @@
 // The weights of an axis as a banded matrix, which has a row for each output and a column for each pixel.
 #pragma once
 
+#include <cstdint>
 #include <new>
 
-#include "cpu/rows.inl"
+#include "adafocus/crop_resize.h"
+#include "adafocus/geometry.h"
+#include "cpu/isa.h"
+#include "cpu/scanline_sums.inl"
+#include "cpu/scratch.h"
 
 namespace adafocus {
 namespace AF_ISA {
 namespace {
 
-// A block that grows, and loses its contents then.
+// A block of memory that grows, and loses its contents then.
 template <class T>
 class Growing {
  public:
@@ -25,7 +30,7 @@ class Growing {
 
  private:
   Scratch& scratch_;
-  T* data_ = nullptr;
+  T* data_ = nullptr;  // [capacity_]
   int64_t capacity_ = 0;
 };
 
@@ -40,18 +45,20 @@ class BandedMatrix {
  public:
   BandedMatrix(Scratch& scratch, int64_t max_rows) : bands_(scratch.take<Band>(max_rows)), block_(scratch) {}
 
-  // The weights of samples, whose pixels are counted from `origin` on.
+  // The weights of footprints [count], whose pixels are counted from `origin` on.
   template <class Footprint>
-  void set(const Footprint* samples, int64_t count, int64_t origin) {
+  void set(const Footprint* footprints, int64_t count, int64_t origin) {
     rows_ = count;
     for (int64_t q = 0; q < rows_; ++q) {
-      const Footprint& sample = samples[q];
-      bands_[q] =
-          sample.begin < sample.end ? Band{sample.begin - origin, sample.end - sample.begin, 0} : Band{};
+      const Footprint& footprint = footprints[q];
+      bands_[q] = footprint.begin < footprint.end
+                      ? Band{footprint.begin - origin, footprint.end - footprint.begin, 0}
+                      : Band{};
     }
     number_entries();
-    for_each(
-        [&](int64_t q, int64_t s, int64_t entry) { values_[entry] = samples[q].weight(origin + s).value; });
+    for_each([&](int64_t q, int64_t s, int64_t entry) {
+      values_[entry] = footprints[q].weight(origin + s).value;
+    });
   }
 
   // The transpose of a matrix with so many columns. Bands move one way from row to row, so those of the
@@ -79,13 +86,15 @@ class BandedMatrix {
     }
   }
 
-  // out [rows][S] = this times row [columns][S]; writes up to kLanes numbers beyond.
-  void multiply(const C* __restrict__ row, int64_t S, C* __restrict__ out) const {
+  // out [rows][pixel_stride] = this times a scanline buffer [columns][pixel_stride]; writes up to kLanes
+  // numbers beyond.
+  void multiply(const C* __restrict__ buffer, int64_t pixel_stride, C* __restrict__ out) const {
     const Band* const bands = bands_;
     const C* const values = values_;
     const int64_t rows = rows_;
     for (int64_t q = 0; q < rows; ++q) {
-      sum_pixels(row + bands[q].begin * S, values + bands[q].entry, bands[q].count, S, out + q * S);
+      sum_pixels(buffer + bands[q].begin * pixel_stride, values + bands[q].entry, bands[q].count,
+                 pixel_stride, out + q * pixel_stride);
     }
   }
 
@@ -99,39 +108,41 @@ class BandedMatrix {
     values_ = block_.at_least(entries_);
   }
 
-  Band* bands_;
+  Band* bands_;  // [rows_]
   int64_t rows_ = 0, entries_ = 0;
-  C* values_ = nullptr;
-  Growing<C> block_;
+  C* values_ = nullptr;  // [entries_]
+  Growing<C> block_;     // the memory of values_
 };
 
-// The samples of a box along the frame's columns, which all lie in [first, first + count), and their weights.
+// The footprints of a box along the frame's columns, and their weights.
 template <template <class> class Footprint, class C>
-struct Columns {
-  Footprint<C>* samples;  // [P_w]
-  int64_t first = 0, count = 0;
-  BandedMatrix<C> weights;  // [P_w][count] A_x
+struct ColumnFootprints {
+  Footprint<C>* footprints;  // [P_w]
+  Range range{0, 0};         // columns that all footprints lie in
+  BandedMatrix<C> weights;   // [P_w][count()] A_x
 
-  Columns(Scratch& scratch, const CropResize& p)
-      : samples(scratch.take<Footprint<C>>(p.patches.width)), weights(scratch, p.patches.width) {}
+  ColumnFootprints(Scratch& scratch, const CropResize& p)
+      : footprints(scratch.take<Footprint<C>>(p.patches.width)), weights(scratch, p.patches.width) {}
+
+  int64_t count() const { return range.end - range.begin; }
 
   void set(const CropResize& p, const Box<C>& box) {
     const int64_t out_w = p.patches.width, width = p.frames.width;
     int64_t begin = width, end = 0;
     for (int64_t j = 0; j < out_w; ++j) {
-      const auto* x = new (&samples[j]) Footprint<C>(box.cx, box.w, j, out_w, width, p.border);
+      const auto* x = new (&footprints[j]) Footprint<C>(box.cx, box.w, j, out_w, width, p.border);
       if (x->begin >= x->end) continue;
       begin = min_of(begin, x->begin);
       end = max_of(end, x->end);
     }
-    first = begin < end ? begin : 0;
-    count = begin < end ? end - begin : 0;
-    weights.set(samples, out_w, first);
+    range = begin < end ? Range{begin, end} : Range{0, 0};
+    weights.set(footprints, out_w, range.begin);
   }
 };
 
+// The footprint of scanline i of a patch along the frame's rows.
 template <template <class> class Footprint, class C>
-Footprint<C> row_sample(const CropResize& p, const Box<C>& box, int64_t i) {
+Footprint<C> scanline_footprint(const CropResize& p, const Box<C>& box, int64_t i) {
   return {box.cy, box.h, i, p.patches.height, p.frames.height, p.border};
 }
 

@@ -1,12 +1,21 @@
 // crop_mean on the CPU: the mean of a crop is w_y v w_x^T, where w_y and w_x are the means of the rows of its
-// two weight matrices. The frame's rows that have weight are summed into a row buffer, whose pixels are
+// two weight matrices. The frame's scanlines that have weight are summed into a buffer, whose pixels are
 // summed then. Its derivative by a number of the box is the same with the derivative of w_y or w_x.
 #pragma once
 
+#include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "adafocus/crop_mean.h"
-#include "cpu/rows.inl"
+#include "cpu/crop_bwd_frames.inl"
+#include "cpu/dispatch.h"
+#include "cpu/isa.h"
+#include "cpu/lanes.inl"
+#include "cpu/scanline_io.inl"
+#include "cpu/scanline_sums.inl"
+#include "cpu/scratch.h"
+#include "cpu/workspace.inl"
 
 namespace adafocus {
 namespace AF_ISA {
@@ -15,19 +24,19 @@ namespace {
 // The pixels of an axis that any output of a box reads, in order, and their weights in the mean over the
 // outputs.
 template <class C>
-void set_pooled(Taps<C>& taps, C centre, C extent, int64_t positions, int64_t size, bool border) {
-  taps.count = 0;
+void set_pooled(WeightedPixels<C>& pixels, C centre, C extent, int64_t positions, int64_t size, bool border) {
+  pixels.count = 0;
   for (int64_t step = 0; step < positions; ++step) {
     const int64_t i = extent < C(0) ? positions - 1 - step : step;  // in the order of positions
-    const BilinearFootprint<C> sample(centre, extent, i, positions, size, border);
-    for (int64_t r = sample.begin; r < sample.end; ++r) {
-      int64_t t = taps.count;  // pixel r is new or one of the last two
-      while (t > 0 && taps.pixel[t - 1] >= r) --t;
-      if (t == taps.count) taps.add(r, Dual<C>{});
-      const Dual<C> w = sample.weight(r);
-      taps.weight[kValue][t] += w.value / C(positions);
-      taps.weight[kByCentre][t] += w.by_centre / C(positions);
-      taps.weight[kByExtent][t] += w.by_extent / C(positions);
+    const BilinearFootprint<C> footprint(centre, extent, i, positions, size, border);
+    for (int64_t r = footprint.begin; r < footprint.end; ++r) {
+      int64_t t = pixels.count;  // pixel r is new or one of the last two
+      while (t > 0 && pixels.pixel[t - 1] >= r) --t;
+      if (t == pixels.count) pixels.add(r, Dual<C>{});
+      const Dual<C> w = footprint.weight(r);
+      pixels.weight[kValue][t] += w.value / C(positions);
+      pixels.weight[kByCentre][t] += w.by_centre / C(positions);
+      pixels.weight[kByExtent][t] += w.by_extent / C(positions);
     }
   }
 }
@@ -39,30 +48,33 @@ struct MeanWorkspace {
   Scratch& scratch;
   const CropMean& mean;
   const CropResize& p;
-  const int64_t S;          // channels processed together
-  int64_t first, channels;  // the chunk is [first, first + channels), channels <= S
-  Taps<C> y, x;
-  C* row;             // [columns read][S]
-  C* sum[kNumParts];  // the same, of the rows read, with each part of the weights
-  C* pooled;          // [S]
-  C* gradient;        // [S] of the means
+  const int64_t chunk_size;  // channels that are processed together
+  int64_t first, channels;   // the chunk is [first, first + channels), channels <= chunk_size
+  WeightedPixels<C> y, x;    // w_y and w_x
+  C* scanline;               // [columns read][pixel_stride]
+  C* sum[kNumParts];         // [kNumParts][columns read][pixel_stride] of scanlines, with each part of w_y
+  C* pooled;                 // [pixel_stride]
+  C* gradient;               // [pixel_stride] of the means
 
-  MeanWorkspace(Scratch& memory, const CropMean& params, int64_t pixel_stride)
+  MeanWorkspace(Scratch& memory, const CropMean& params, int64_t channels_together)
       : scratch(memory),
         mean(params),
         p(params.crop),
-        S(pixel_stride),
+        chunk_size(channels_together),
         y(scratch, p.frames.height),
         x(scratch, p.frames.width),
-        row(scratch.take<C>(p.frames.width * S + kLanes)),
-        pooled(scratch.take<C>(S + kLanes)),
-        gradient(scratch.take<C>(S)) {
-    for (C*& part : sum) part = scratch.take<C>(p.frames.width * S + kLanes);
+        scanline(scratch.take<C>(p.frames.width * pixel_stride() + kLanes)),
+        pooled(scratch.take<C>(pixel_stride() + kLanes)),
+        gradient(scratch.take<C>(pixel_stride())) {
+    for (C*& part : sum) part = scratch.take<C>(p.frames.width * pixel_stride() + kLanes);
   }
+
+  // Numbers from a pixel of a scanline buffer to the next: a place for each channel of a whole chunk.
+  AF_HD int64_t pixel_stride() const { return chunk_size; }
 
   void start_chunk(int64_t first_channel) {
     first = first_channel;
-    channels = min_of(S, p.frames.channels - first);
+    channels = min_of(chunk_size, p.frames.channels - first);
   }
 
   void set_box(const Box<C>& box) {
@@ -70,12 +82,12 @@ struct MeanWorkspace {
     set_pooled(x, box.cx, box.w, p.patches.width, p.frames.width, p.border);
   }
 
-  // Whether the columns read have no gaps; then they need no list.
+  // True if the columns read have no gaps; then they need no list.
   bool dense() const { return x.count > 0 && x.pixel[x.count - 1] - x.pixel[0] + 1 == x.count; }
 
-  RowLayout<C> layout() const {
+  ScanlineLayout<C> layout() const {
     const ImageBatch& f = p.frames;
-    return {f.dtype, f.stride_c, f.stride_x, channels, S, x.count, dense() ? nullptr : x.pixel,
+    return {f.dtype, f.stride_c, f.stride_x, channels, pixel_stride(), x.count, dense() ? nullptr : x.pixel,
             nullptr, nullptr};
   }
 
@@ -108,11 +120,11 @@ struct MeanWorkspace {
   }
 };
 
-// The sums over both axes with one part of each's weights, normalised: [S], from work.sum.
+// pooled [pixel_stride]: the sums over both axes with one part of each's weights, normalised, from work.sum.
 template <class C>
 const C* pool_columns(MeanWorkspace<C>& work, Part y_part, Part x_part) {
   C* const pooled = work.pooled;
-  sum_pixels(work.sum[y_part], work.x.weight[x_part], work.x.count, work.S, pooled);
+  sum_pixels(work.sum[y_part], work.x.weight[x_part], work.x.count, work.pixel_stride(), pooled);
   if (const C* scale = work.scale()) {
     const C* const shift = work.shift();
     const C inside = work.y.total(y_part) * work.x.total(x_part);
@@ -127,10 +139,10 @@ void mean_range(MeanWorkspace<C>& work, int64_t begin, int64_t end) {
   for (int64_t k = begin; k < end; ++k) {
     const bool valid = p.template valid<C>(k);
     if (valid) work.set_box(p.template box<C>(k));
-    for (int64_t first = 0; first < p.frames.channels; first += work.S) {
+    for (int64_t first = 0; first < p.frames.channels; first += work.chunk_size) {
       work.start_chunk(first);
       if (valid) {
-        sum_rows(work.y, work.image(k), p.frames.stride_y, work.layout(), work.sum[kValue]);
+        sum_scanlines(work.y, work.image(k), p.frames.stride_y, work.layout(), work.sum[kValue]);
         work.store_means(k, pool_columns(work, kValue, kValue));
       } else {
         for (int64_t c = 0; c < work.channels; ++c) work.pooled[c] = C(__builtin_nan(""));
@@ -148,13 +160,14 @@ void mean_bwd_boxes_range(MeanWorkspace<C>& work, C* d_boxes, int64_t begin, int
     if (!p.template valid<C>(k)) continue;
     work.set_box(p.template box<C>(k));
     C* const d_box = d_boxes + 4 * k;  // (cy, cx, h, w)
-    for (int64_t first = 0; first < p.frames.channels; first += work.S) {
+    for (int64_t first = 0; first < p.frames.channels; first += work.chunk_size) {
       work.start_chunk(first);
       work.load_gradient(k);
       const auto add = [&](C& d, Part y_part, Part x_part) {
         d += dot(work.gradient, pool_columns(work, y_part, x_part), work.channels);
       };
-      sum_rows_of_all_parts(work.y, work.image(k), p.frames.stride_y, work.layout(), work.row, work.sum);
+      sum_scanlines_of_all_parts(work.y, work.image(k), p.frames.stride_y, work.layout(), work.scanline,
+                                 work.sum);
       add(d_box[0], kByCentre, kValue);
       add(d_box[1], kValue, kByCentre);
       add(d_box[2], kByExtent, kValue);
@@ -163,7 +176,7 @@ void mean_bwd_boxes_range(MeanWorkspace<C>& work, C* d_boxes, int64_t begin, int
   }
 }
 
-// Adds the gradient of a box to that of its frame, image [H][W][S].
+// Adds the gradient of a box to that of its frame, image [H][W][pixel_stride].
 template <class C>
 void add_frame_gradient(MeanWorkspace<C>& work, int64_t k, C* image) {
   const int64_t width = work.p.frames.width;
@@ -172,41 +185,44 @@ void add_frame_gradient(MeanWorkspace<C>& work, int64_t k, C* image) {
   if (const C* scale = work.scale()) {
     for (int64_t c = 0; c < work.channels; ++c) work.gradient[c] *= scale[c];
   }
-  const Taps<C>&y = work.y, &x = work.x;
+  const WeightedPixels<C>&y = work.y, &x = work.x;
   for (int64_t a = 0; a < y.count; ++a) {
     for (int64_t b = 0; b < x.count; ++b) {
       add_scaled(work.gradient, y.weight[kValue][a] * x.weight[kValue][b], work.channels,
-                 image + (y.pixel[a] * width + x.pixel[b]) * work.S);
+                 image + (y.pixel[a] * width + x.pixel[b]) * work.pixel_stride());
     }
   }
 }
 
-// Calls f(workspace) with that of the call's compute type.
+// Calls f(workspace) with the workspace of the call's compute type.
 template <class F>
-void with_workspace(const CropMean& p, int64_t S, const F& f) {
-  Scratch scratch;
-  const auto run = [&](auto work) { f(work); };
-  p.crop.double_precision ? run(MeanWorkspace<double>(scratch, p, S))
-                          : run(MeanWorkspace<float>(scratch, p, S));
+void with_workspace(const CropMean& p, int64_t chunk_size, const F& f) {
+  visit_compute(p.crop.double_precision, [&](auto tag) {
+    Scratch scratch;
+    MeanWorkspace<typename decltype(tag)::type> work(scratch, p, chunk_size);
+    f(work);
+  });
 }
 
 }  // namespace
+}  // namespace AF_ISA
 
-void crop_mean_fwd(const CropMean& p, int64_t begin, int64_t end) {
-  with_workspace(p, chunk_channels(p.crop.frames), [&](auto& work) { mean_range(work, begin, end); });
+void AF_ISA::crop_mean_fwd(const CropMean& p, int64_t begin, int64_t end) {
+  with_workspace(p, chunk_size_of(p.crop.frames), [&](auto& work) { mean_range(work, begin, end); });
 }
 
-void crop_mean_bwd_boxes(const CropMean& p, void* d_boxes, int64_t begin, int64_t end) {
-  with_workspace(p, chunk_channels(p.crop.frames), [&](auto& work) {
+void AF_ISA::crop_mean_bwd_boxes(const CropMean& p, void* d_boxes, int64_t begin, int64_t end) {
+  with_workspace(p, chunk_size_of(p.crop.frames), [&](auto& work) {
     using C = typename std::decay_t<decltype(work)>::Compute;
     mean_bwd_boxes_range(work, static_cast<C*>(d_boxes), begin, end);
   });
 }
 
-void crop_mean_bwd_frames(const CropMean& p, BoxesByFrame boxes, int64_t begin, int64_t end) {
-  with_workspace(p, chunk_channels_adjoint(p.crop.frames),
-                 [&](auto& work) { bwd_frames_range(work, boxes, begin, end); });
+void AF_ISA::crop_mean_bwd_frames(const CropMean& p, BoxesByFrame boxes, int64_t begin, int64_t end) {
+  with_workspace(p, adjoint_chunk_size_of(p.crop.frames), [&](auto& work) {
+    bwd_frames_range(work, boxes, begin, end,
+                     [&](int64_t k, auto* image) { add_frame_gradient(work, k, image); });
+  });
 }
 
-}  // namespace AF_ISA
 }  // namespace adafocus

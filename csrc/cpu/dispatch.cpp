@@ -48,60 +48,19 @@ Isa isa() {
 
 const char* isa_name() { return name_of(isa()); }
 
-void crop_resize_fwd_cpu(const CropResize& p, int64_t begin, int64_t end) {
-  AF_DISPATCH(crop_resize_fwd, p, begin, end);
-}
+// name_cpu for every kernel of the list: the one of the instruction set in use.
+#if defined(__x86_64__)
+#define AF_CPU_KERNEL(result, name, parameters, arguments)   \
+  result name##_cpu parameters {                             \
+    return isa() == Isa::kAvx512 ? avx512::name arguments    \
+           : isa() == Isa::kAvx2 ? avx2::name arguments      \
+                                 : baseline::name arguments; \
+  }
+#else
+#define AF_CPU_KERNEL(result, name, parameters, arguments) \
+  result name##_cpu parameters { return baseline::name arguments; }
+#endif
 
-void crop_resize_bwd_boxes_cpu(const CropResize& p, void* d_boxes, int64_t begin, int64_t end) {
-  AF_DISPATCH(crop_resize_bwd_boxes, p, d_boxes, begin, end);
-}
-
-int64_t crop_resize_bwd_frames_tasks(const CropResize& p) {
-  return AF_DISPATCH(crop_resize_bwd_frames_tasks, p);
-}
-
-void crop_resize_bwd_frames_cpu(const CropResize& p, BoxesByFrame boxes, int64_t begin, int64_t end) {
-  AF_DISPATCH(crop_resize_bwd_frames, p, boxes, begin, end);
-}
-
-void crop_mean_fwd_cpu(const CropMean& p, int64_t begin, int64_t end) {
-  AF_DISPATCH(crop_mean_fwd, p, begin, end);
-}
-
-void crop_mean_bwd_boxes_cpu(const CropMean& p, void* d_boxes, int64_t begin, int64_t end) {
-  AF_DISPATCH(crop_mean_bwd_boxes, p, d_boxes, begin, end);
-}
-
-void crop_mean_bwd_frames_cpu(const CropMean& p, BoxesByFrame boxes, int64_t begin, int64_t end) {
-  AF_DISPATCH(crop_mean_bwd_frames, p, boxes, begin, end);
-}
-
-void exit_gate_fwd_scores_cpu(const ExitGate& p, int64_t begin, int64_t end) {
-  AF_DISPATCH(exit_gate_fwd_scores, p, begin, end);
-}
-
-void exit_gate_fwd_compact_cpu(const ExitGate& p) { AF_DISPATCH(exit_gate_fwd_compact, p); }
-
-void weighted_sample_fwd_cpu(const WeightedSample& p, int64_t begin, int64_t end) {
-  AF_DISPATCH(weighted_sample_fwd, p, begin, end);
-}
-
-void expected_value_fwd_cpu(const ExpectedValue& p, const Matrix& out, int64_t begin, int64_t end) {
-  AF_DISPATCH(expected_value_fwd, p, out, begin, end);
-}
-
-void expected_value_bwd_values_cpu(const ExpectedValue& p, const Matrix& grad, void* d_values, int64_t begin,
-                                   int64_t end) {
-  AF_DISPATCH(expected_value_bwd_values, p, grad, d_values, begin, end);
-}
-
-void expected_value_bwd_weights_cpu(const ExpectedValue& p, const Matrix& grad, bool normaliser_grad,
-                                    const Matrix& d_weights, int64_t begin, int64_t end) {
-  AF_DISPATCH(expected_value_bwd_weights, p, grad, normaliser_grad, d_weights, begin, end);
-}
-
-void quantile_frames_fwd_cpu(const QuantileFrames& p, int64_t begin, int64_t end) {
-  AF_DISPATCH(quantile_frames_fwd, p, begin, end);
-}
+#include "cpu/kernels.def"
 
 }  // namespace adafocus

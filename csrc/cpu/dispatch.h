@@ -1,4 +1,4 @@
-// The CPU kernels of each instruction set. A kernel `name` is declared here once for all of them.
+// The CPU kernels of each instruction set, and which of them this processor runs.
 #pragma once
 
 #include "adafocus/crop_mean.h"
@@ -8,33 +8,25 @@
 #include "adafocus/quantile_frames.h"
 #include "adafocus/weighted_sample.h"
 
-#define AF_DECLARE_KERNELS(isa)                                                                             \
-  namespace isa {                                                                                           \
-  void crop_resize_fwd(const CropResize& p, int64_t begin, int64_t end);                                    \
-  void crop_resize_bwd_boxes(const CropResize& p, void* d_boxes, int64_t begin, int64_t end);               \
-  int64_t crop_resize_bwd_frames_tasks(const CropResize& p);                                                \
-  void crop_resize_bwd_frames(const CropResize& p, BoxesByFrame boxes, int64_t begin, int64_t end);         \
-  void crop_mean_fwd(const CropMean& p, int64_t begin, int64_t end);                                        \
-  void crop_mean_bwd_boxes(const CropMean& p, void* d_boxes, int64_t begin, int64_t end);                   \
-  void crop_mean_bwd_frames(const CropMean& p, BoxesByFrame boxes, int64_t begin, int64_t end);             \
-  void exit_gate_fwd_scores(const ExitGate& p, int64_t begin, int64_t end);                                 \
-  void exit_gate_fwd_compact(const ExitGate& p);                                                            \
-  void weighted_sample_fwd(const WeightedSample& p, int64_t begin, int64_t end);                            \
-  void expected_value_fwd(const ExpectedValue& p, const Matrix& out, int64_t begin, int64_t end);           \
-  void expected_value_bwd_values(const ExpectedValue& p, const Matrix& grad, void* d_values, int64_t begin, \
-                                 int64_t end);                                                              \
-  void expected_value_bwd_weights(const ExpectedValue& p, const Matrix& grad, bool normaliser_grad,         \
-                                  const Matrix& d_weights, int64_t begin, int64_t end);                     \
-  void quantile_frames_fwd(const QuantileFrames& p, int64_t begin, int64_t end);                            \
-  }
-
 namespace adafocus {
 
-AF_DECLARE_KERNELS(baseline)
+#define AF_CPU_KERNEL(result, name, parameters, arguments) result name parameters;
+
+namespace baseline {
+#include "cpu/kernels.def"
+}  // namespace baseline
+
 #if defined(__x86_64__)
-AF_DECLARE_KERNELS(avx2)
-AF_DECLARE_KERNELS(avx512)
+namespace avx2 {
+#include "cpu/kernels.def"
+}  // namespace avx2
+
+namespace avx512 {
+#include "cpu/kernels.def"
+}  // namespace avx512
 #endif
+
+#undef AF_CPU_KERNEL
 
 enum class Isa { kBaseline, kAvx2, kAvx512 };
 
@@ -43,13 +35,3 @@ Isa isa();
 const char* isa_name();
 
 }  // namespace adafocus
-
-// Calls `kernel` of the instruction set in use.
-#if defined(__x86_64__)
-#define AF_DISPATCH(kernel, ...)                       \
-  (isa() == Isa::kAvx512 ? avx512::kernel(__VA_ARGS__) \
-   : isa() == Isa::kAvx2 ? avx2::kernel(__VA_ARGS__)   \
-                         : baseline::kernel(__VA_ARGS__))
-#else
-#define AF_DISPATCH(kernel, ...) baseline::kernel(__VA_ARGS__)
-#endif

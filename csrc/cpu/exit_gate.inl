@@ -1,8 +1,13 @@
-// exit_gate on the CPU; compiled once for each instruction set (isa_*.cpp).
+// exit_gate on the CPU.
+#pragma once
+
+#include <cstdint>
 #include <limits>
 
 #include "adafocus/exit_gate.h"
+#include "cpu/dispatch.h"
 #include "cpu/exp.h"
+#include "cpu/isa.h"
 #include "cpu/matrix.inl"
 
 namespace adafocus {
@@ -18,8 +23,7 @@ C score_of(const T* __restrict__ logits, Stride stride, int64_t classes, bool co
   C Z = 0, S = 0;
 #pragma omp simd reduction(+ : Z, S)
   for (int64_t c = 0; c < classes; ++c) {
-    // What is further below the maximum counts nothing beside it. NaN stays NaN.
-    const C x = max_of(Exp<C>::kLeast, load_as<C>(logits[c * stride]) - max), e = exp_of_nonpositive(x);
+    const C x = below_max(load_as<C>(logits[c * stride]), max, Exp<C>::kLeast), e = exp_of_nonpositive(x);
     Z += e;
     S += x * e;
   }
@@ -35,7 +39,7 @@ void scores(const ExitGate& p, int64_t begin, int64_t end) {
   }
 }
 
-// Sets exited[n] to whether row n runs.
+// Sets exited[n] of each row that runs, and clears the others.
 void mark_running(const ExitGate& p) {
   const uint8_t* const mask =
       p.active_kind == Active::kMask ? static_cast<const uint8_t*>(p.active) : nullptr;
@@ -49,7 +53,7 @@ void mark_running(const ExitGate& p) {
 
 // A list of rows of limited capacity.
 struct RowList {
-  int64_t* rows;
+  int64_t* rows;  // [capacity]
   int64_t capacity, count = 0;
 
   void add(int64_t row) {
@@ -80,14 +84,14 @@ void compact(const ExitGate& p) {
 }
 
 }  // namespace
-
-void exit_gate_fwd_scores(const ExitGate& p, int64_t begin, int64_t end) {
-  p.double_precision() ? scores<double>(p, begin, end) : scores<float>(p, begin, end);
-}
-
-void exit_gate_fwd_compact(const ExitGate& p) {
-  p.double_precision() ? compact<double>(p) : compact<float>(p);
-}
-
 }  // namespace AF_ISA
+
+void AF_ISA::exit_gate_fwd_scores(const ExitGate& p, int64_t begin, int64_t end) {
+  visit_compute(p.double_precision(), [&](auto tag) { scores<typename decltype(tag)::type>(p, begin, end); });
+}
+
+void AF_ISA::exit_gate_fwd_compact(const ExitGate& p) {
+  visit_compute(p.double_precision(), [&](auto tag) { compact<typename decltype(tag)::type>(p); });
+}
+
 }  // namespace adafocus

@@ -16,7 +16,7 @@ template <>
 struct Exp<float> {
   using Bits = uint32_t;
   static constexpr int kMantissa = 23, kBias = 127, kTerms = 7;
-  static constexpr float kLeast = -87.0f;
+  static constexpr float kLeast = -87.0f;  // exp of less is no normal number
   // log 2 in two parts, of which the first has so few bits that it times n is exact.
   static constexpr double kLog2High = 0x1.62e4p-1, kLog2Low = 1.428606820309417232e-6;
 };
@@ -25,7 +25,7 @@ template <>
 struct Exp<double> {
   using Bits = uint64_t;
   static constexpr int kMantissa = 52, kBias = 1023, kTerms = 13;
-  static constexpr double kLeast = -708.0;
+  static constexpr double kLeast = -708.0;  // exp of less is no normal number
   static constexpr double kLog2High = 0x1.62e42feep-1, kLog2Low = 1.908214929270587700e-10;
 };
 

@@ -1,18 +1,16 @@
-// Rows of matrices of any strides, read and written in the type of arithmetic.
+// Rows of floating-point matrices of any strides, read and written in the compute type.
 #pragma once
 
+#include <cstdint>
 #include <type_traits>
 
 #include "adafocus/matrix.h"
 #include "adafocus/race.h"
+#include "cpu/isa.h"
 
 namespace adafocus {
 namespace AF_ISA {
 namespace {
-
-// The type of arithmetic for elements of a type.
-template <class T>
-using compute_t = std::conditional_t<std::is_same<T, double>::value, double, float>;
 
 // Calls f(stride), with a stride of 1 as a constant: loops over it are vectorised then.
 template <class F>
@@ -20,18 +18,17 @@ AF_HD void with_stride(int64_t stride, const F& f) {
   stride == 1 ? f(std::integral_constant<int64_t, 1>{}) : f(stride);
 }
 
-// Calls f(pointer to the row, stride) with the row's own type, which is not uint8_t, and stride.
+// Calls f(pointer to the row, stride) with the row's own type and stride.
 template <class F>
 AF_HD void with_row(const Matrix& m, int64_t row, const F& f) {
-  visit(m.dtype, [&](auto tag) {
+  visit_float(m.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if constexpr (!std::is_same<T, uint8_t>::value) {
-      T* const elements = static_cast<T*>(m.data) + m.offset(row, 0);
-      with_stride(m.column_stride, [&](auto stride) { f(elements, stride); });
-    }
+    T* const elements = static_cast<T*>(m.data) + m.offset(row, 0);
+    with_stride(m.column_stride, [&](auto stride) { f(elements, stride); });
   });
 }
 
+// out [columns] = a row
 template <class C>
 void read_row(const Matrix& m, int64_t row, C* __restrict__ out) {
   with_row(m, row, [&](const auto* elements, auto stride) {
@@ -39,7 +36,7 @@ void read_row(const Matrix& m, int64_t row, C* __restrict__ out) {
   });
 }
 
-// The clean weights of a row, each cleaned in its own type of arithmetic.
+// out [columns] = the clean weights of a row, each cleaned in its own compute type
 template <class C>
 void read_clean_weights(const Matrix& weights, int64_t row, C* __restrict__ out) {
   with_row(weights, row, [&](const auto* elements, auto stride) {
@@ -50,6 +47,7 @@ void read_clean_weights(const Matrix& weights, int64_t row, C* __restrict__ out)
   });
 }
 
+// a row = from [columns]
 template <class C>
 void write_row(const C* __restrict__ from, const Matrix& m, int64_t row) {
   with_row(m, row, [&](auto* elements, auto stride) {

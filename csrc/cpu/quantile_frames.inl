@@ -1,8 +1,12 @@
 // quantile_frames on the CPU: quantiles never fall, so that one walk along the bins finds them all.
 #pragma once
 
+#include <cstdint>
+
 #include "adafocus/geometry.h"
 #include "adafocus/quantile_frames.h"
+#include "cpu/dispatch.h"
+#include "cpu/isa.h"
 #include "cpu/matrix.inl"
 #include "cpu/scratch.h"
 
@@ -10,7 +14,7 @@ namespace adafocus {
 namespace AF_ISA {
 namespace {
 
-// cdf [T + 1]: the ends of the bins.
+// cdf [T + 1]: the cumulative sums of the weights of row b, which end the bins.
 template <class C>
 void cumulate(const Matrix& weights, int64_t b, C* cdf) {
   cdf[0] = C(0);
@@ -23,7 +27,7 @@ void cumulate(const Matrix& weights, int64_t b, C* cdf) {
   cdf[weights.columns] = C(1);
 }
 
-// jitter [k]
+// jitter [k] of row b, given, random or in the middle.
 template <class C>
 void set_jitter(const QuantileFrames& p, int64_t b, C* jitter) {
   if (p.random.seed) {
@@ -41,10 +45,11 @@ void set_jitter(const QuantileFrames& p, int64_t b, C* jitter) {
   }
 }
 
+// out [k]: the frames at the quantiles of a row with cdf [T + 1] and jitter [k].
 template <class C>
 void frames_of_row(const QuantileFrames& p, const C* cdf, const C* jitter, int64_t* out) {
   const int64_t bins = p.weights.columns;
-  int64_t bin = 0, least = 0;  // the frame after the last one
+  int64_t bin = 0, least = 0;  // least: the frame after the last one
   for (int64_t i = 0; i < p.k; ++i) {
     const C q = quantile(i, jitter[i], p.k);
     while (bin < bins - 1 && cdf[bin + 1] < q) ++bin;
@@ -57,8 +62,8 @@ void frames_of_row(const QuantileFrames& p, const C* cdf, const C* jitter, int64
 template <class C>
 void quantile_frames_range(const QuantileFrames& p, int64_t begin, int64_t end) {
   Scratch scratch;
-  C* const cdf = scratch.take<C>(p.weights.columns + 1);
-  C* const jitter = scratch.take<C>(p.k);
+  C* const cdf = scratch.take<C>(p.weights.columns + 1);  // [T + 1]
+  C* const jitter = scratch.take<C>(p.k);                 // [k]
   for (int64_t b = begin; b < end; ++b) {
     cumulate(p.weights, b, cdf);
     set_jitter(p, b, jitter);
@@ -67,11 +72,11 @@ void quantile_frames_range(const QuantileFrames& p, int64_t begin, int64_t end) 
 }
 
 }  // namespace
+}  // namespace AF_ISA
 
-void quantile_frames_fwd(const QuantileFrames& p, int64_t begin, int64_t end) {
-  p.weights.dtype == DType::kFloat64 ? quantile_frames_range<double>(p, begin, end)
-                                     : quantile_frames_range<float>(p, begin, end);
+void AF_ISA::quantile_frames_fwd(const QuantileFrames& p, int64_t begin, int64_t end) {
+  visit_compute(p.double_precision(),
+                [&](auto tag) { quantile_frames_range<typename decltype(tag)::type>(p, begin, end); });
 }
 
-}  // namespace AF_ISA
 }  // namespace adafocus

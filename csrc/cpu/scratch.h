@@ -1,4 +1,4 @@
-// Memory for the row buffers of a kernel.
+// Memory for the buffers of a kernel.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +6,8 @@
 
 namespace adafocus {
 
-// Blocks that live as long as this object, 64-byte aligned. Not inline on purpose: kernels are
-// compiled for several instruction sets, what they call is not.
+// Blocks that live as long as this object, 64-byte aligned. Not inline on purpose: kernels are compiled for
+// several instruction sets, functions that they call are not.
 class Scratch {
  public:
   Scratch() = default;

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "adafocus/dtype.h"
+
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
@@ -12,12 +14,9 @@
 namespace adafocus {
 namespace {
 
-// A dimension: how many, and the bytes from one to the next.
-struct Steps {
-  int64_t count, from, to;
-};
+// Strides of a StridedDim are in bytes in this file.
 
-// A run of memory of kBytes at least, in moves of so many; the last may go over what is there already.
+// Copies a run of memory of kBytes at least in moves of so many; the last may go over what is there already.
 template <int kBytes>
 void copy_run(const char* from, char* to, int64_t bytes) {
   int64_t at = 0;
@@ -26,27 +25,29 @@ void copy_run(const char* from, char* to, int64_t bytes) {
 }
 
 template <int kBytes>
-void copy_runs(const char* from, char* to, int64_t bytes, Steps rows) {
-  for (int64_t r = 0; r < rows.count; ++r) copy_run<kBytes>(from + r * rows.from, to + r * rows.to, bytes);
+void copy_runs(const char* from, char* to, int64_t bytes, StridedDim rows) {
+  for (int64_t r = 0; r < rows.size; ++r) {
+    copy_run<kBytes>(from + r * rows.from_stride, to + r * rows.to_stride, bytes);
+  }
 }
 
-// Elements of kBytes.
+// Copies elements of kBytes.
 template <int kBytes>
-void copy_elements(const char* from, char* to, Steps columns, Steps rows) {
-  for (int64_t r = 0; r < rows.count; ++r) {
-    const char* const row = from + r * rows.from;
-    char* const out = to + r * rows.to;
-    for (int64_t c = 0; c < columns.count; ++c) {
-      memcpy(out + c * columns.to, row + c * columns.from, kBytes);
+void copy_elements(const char* from, char* to, StridedDim columns, StridedDim rows) {
+  for (int64_t r = 0; r < rows.size; ++r) {
+    const char* const row = from + r * rows.from_stride;
+    char* const out = to + r * rows.to_stride;
+    for (int64_t c = 0; c < columns.size; ++c) {
+      memcpy(out + c * columns.to_stride, row + c * columns.from_stride, kBytes);
     }
   }
 }
 
-// Bytes of a line of the caches, and about how far ahead of its use a line must be asked for: what these
-// copies read is scattered too widely for the processor to foresee it.
+// Bytes of a line of the caches, and bytes that a line must be asked for ahead of its use, about: these
+// copies read memory too widely scattered for the processor to foresee it.
 constexpr int64_t kLine = 64, kAhead = 16384;
 
-// A line, which begins at a multiple of 16.
+// Copies a line past the caches to an address that is a multiple of 16.
 AF_HD void stream_line(const char* from, char* to) {
 #if defined(__SSE2__)
   for (int at = 0; at < kLine; at += 16) {
@@ -58,11 +59,11 @@ AF_HD void stream_line(const char* from, char* to) {
 #endif
 }
 
-// Calls f(constant) with the largest of 1, 2, 4, ..., most that is not above a number of bytes.
+// Calls f(constant) with the largest of 1, 2, 4, ..., kMost that is not above a number of bytes.
 template <int kMost, class F>
-void with_size(int64_t bytes, const F& f) {
+void with_largest_move(int64_t bytes, const F& f) {
   if constexpr (kMost > 1) {
-    if (bytes < kMost) return with_size<kMost / 2>(bytes, f);
+    if (bytes < kMost) return with_largest_move<kMost / 2>(bytes, f);
   }
   f(std::integral_constant<int, kMost>{});
 }
@@ -84,20 +85,20 @@ void for_each_index(const StridedBlock& block, int first, int64_t element_size, 
 }  // namespace
 
 void copy_block(const StridedBlock& block, int64_t element_size, const void* from, void* to) {
-  const auto steps = [&](int d) -> Steps {
+  const auto dim = [&](int d) -> StridedDim {
     if (d >= block.dims) return {1, 0, 0};
     return {block.size[d], block.from_stride[d] * element_size, block.to_stride[d] * element_size};
   };
-  const Steps columns = steps(0), rows = steps(1);
-  const int64_t run = columns.count * element_size;
+  const StridedDim columns = dim(0), rows = dim(1);
+  const int64_t run = columns.size * element_size;
   for_each_index(block, 2, element_size, static_cast<const char*>(from), static_cast<char*>(to),
                  [&](const char* from, char* to) {
                    if (block.has_runs()) {
                      if (run == 0) return;
-                     with_size<32>(run, [&](auto size) { copy_runs<size>(from, to, run, rows); });
+                     with_largest_move<32>(run, [&](auto size) { copy_runs<size>(from, to, run, rows); });
                    } else {
-                     with_size<16>(element_size,
-                                   [&](auto size) { copy_elements<size>(from, to, columns, rows); });
+                     visit_bytes<1, 2, 4, 8, 16>(
+                         element_size, [&](auto size) { copy_elements<size>(from, to, columns, rows); });
                    }
                  });
 }

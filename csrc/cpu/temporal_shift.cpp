@@ -1,17 +1,18 @@
 // temporal_shift on the CPU: each frame is three groups of channels, each copied from one frame.
 #include "adafocus/temporal_shift.h"
 
+#include "adafocus/strided_block.h"
 #include "cpu/strided_copy.h"
 
 namespace adafocus {
 namespace {
 
-// More than the caches hold: what is written is not kept in them.
+// Bytes that are more than the caches hold: results of so many are not kept in them.
 constexpr int64_t kStreamedBytes = int64_t(16) << 20;
 
-// A group of a frame as runs of memory, one in each row; steps from row to row in bytes.
+// A group of a frame as `count` runs of memory, of so many bytes each; steps from run to run in bytes.
 struct Runs {
-  int64_t bytes, rows, from_step, to_step;
+  int64_t bytes, count, from_step, to_step;
 };
 
 struct Groups {
@@ -26,15 +27,15 @@ struct Groups {
     }
   }
 
-  // Whether frames are rows of runs, one run for each group that has channels: pixels, or planes in one row.
-  // (Planes with gaps are runs too, but more of them for a group of more channels.)
-  bool are_rows_of_runs() const {
-    int64_t rows = 0;
+  // True if groups are runs, as many in each group that has channels: one for each pixel, or one for all
+  // planes. (Planes with gaps are runs too, but more of them for a group of more channels.)
+  bool are_runs() const {
+    int64_t count = 0;
     for (const StridedBlock& b : block) {
       if (b.count() == 0) continue;
       const int64_t own = b.dims < 2 ? 1 : b.size[1];
-      if (!b.has_runs() || b.dims > 2 || (rows > 0 && own != rows)) return false;
-      rows = own;
+      if (!b.has_runs() || b.dims > 2 || (count > 0 && own != count)) return false;
+      count = own;
     }
     return true;
   }
@@ -47,7 +48,7 @@ struct Groups {
   }
 };
 
-// Where a group of a frame comes from, or null for zeros, and where it goes.
+// Addresses that a group of a frame comes from, or null for zeros, and goes to.
 struct Ends {
   const char* from;
   char* to;
@@ -61,20 +62,20 @@ Ends ends_of(const TemporalShift& p, int64_t n, int group, int64_t element_size)
   return {static_cast<const char*>(p.from.data) + offset * element_size, to};
 }
 
-// Frames row by row, so that the groups of a row are written one after the other.
+// Copies frames run by run, so that the runs of a pixel are written one after the other.
 void stream_frames(const TemporalShift& p, const Groups& groups, int64_t begin, int64_t end) {
   const int64_t size = size_of(p.to.dtype);
   Runs runs[kShiftGroups];
-  int64_t ahead[kShiftGroups], rows = 0;
+  int64_t ahead[kShiftGroups], count = 0;
   for (int group = 0; group < kShiftGroups; ++group) {
     runs[group] = groups.runs(group, size);
     ahead[group] = fetched_ahead(runs[group].from_step);
-    if (runs[group].bytes > 0) rows = runs[group].rows;
+    if (runs[group].bytes > 0) count = runs[group].count;
   }
   for (int64_t n = begin; n < end; ++n) {
     Ends ends[kShiftGroups];
     for (int group = 0; group < kShiftGroups; ++group) ends[group] = ends_of(p, n, group, size);
-    for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t run = 0; run < count; ++run) {
       for (int group = 0; group < kShiftGroups; ++group) {
         auto& [from, to] = ends[group];
         stream_run(from, to, runs[group].bytes, ahead[group]);
@@ -92,7 +93,7 @@ void temporal_shift_fwd_cpu(const TemporalShift& p, int64_t begin, int64_t end) 
   const int64_t size = size_of(p.to.dtype);
   const Groups groups(p);
   const int64_t bytes = p.to.count * p.to.channels * p.to.height * p.to.width * size;
-  if (bytes >= kStreamedBytes && groups.are_rows_of_runs()) {
+  if (bytes >= kStreamedBytes && groups.are_runs()) {
     return stream_frames(p, groups, begin, end);
   }
   for (int64_t n = begin; n < end; ++n) {

@@ -1,7 +1,13 @@
 // weighted_sample on the CPU: races side by side, or one after another where they are long or few.
 #pragma once
 
+#include <cstdint>
+
+#include "adafocus/weighted_sample.h"
+#include "cpu/dispatch.h"
+#include "cpu/isa.h"
 #include "cpu/race.inl"
+#include "cpu/scratch.h"
 
 namespace adafocus {
 namespace AF_ISA {
@@ -27,8 +33,9 @@ AF_HD void for_each_race(const WeightedSample& p, int64_t begin, int64_t end, co
 }
 
 }  // namespace
+}  // namespace AF_ISA
 
-void weighted_sample_fwd(const WeightedSample& p, int64_t begin, int64_t end) {
+void AF_ISA::weighted_sample_fwd(const WeightedSample& p, int64_t begin, int64_t end) {
   Scratch scratch;
   if (!side_by_side(p, end - begin)) {
     LongRace race(scratch, p.weights, p.random, p.k);
@@ -36,7 +43,7 @@ void weighted_sample_fwd(const WeightedSample& p, int64_t begin, int64_t end) {
     return;
   }
   Races races(scratch, p.weights, p.random);
-  int32_t draw[kRaces];
+  int32_t draw[kRaces];  // draw i of each race
   for (int64_t first = begin; first < end; first += kRaces) {
     const int64_t last = min_of(first + kRaces, end);
     for_each_race(p, first, last, [&](int64_t r, int64_t b, int64_t m) { races.set(int(r - first), b, m); });
@@ -48,5 +55,4 @@ void weighted_sample_fwd(const WeightedSample& p, int64_t begin, int64_t end) {
   }
 }
 
-}  // namespace AF_ISA
 }  // namespace adafocus

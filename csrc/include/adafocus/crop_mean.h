@@ -20,10 +20,10 @@ struct CropMean {
 void crop_mean_fwd_cpu(const CropMean& p, int64_t begin, int64_t end);
 void crop_mean_bwd_boxes_cpu(const CropMean& p, void* d_boxes, int64_t begin, int64_t end);
 
-// Tasks [begin, end) of crop_resize_bwd_frames_tasks.
+// Tasks [begin, end) of crop_resize_bwd_frames_tasks_cpu.
 void crop_mean_bwd_frames_cpu(const CropMean& p, BoxesByFrame boxes, int64_t begin, int64_t end);
 
-// CUDA: each launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+// CUDA: each launches its kernel on a stream (a cudaStream_t) and returns an error text, or null.
 
 const char* crop_mean_fwd_cuda(const CropMean& p, void* stream);
 const char* crop_mean_bwd_boxes_cuda(const CropMean& p, void* d_boxes, void* stream);

@@ -1,4 +1,4 @@
-// crop_resize: what a call passes to its kernels, on any device, and the launchers.
+// crop_resize: the parameters of its kernels, on any device, and the launchers.
 #pragma once
 
 #include "adafocus/dtype.h"
@@ -23,7 +23,7 @@ struct CropResize {
   // Offset of the first element of patch k: patches have one leading dimension.
   AF_HD int64_t patch_offset(int64_t k) const { return k * patches.lead_stride[0]; }
 
-  // The frame of a box; not necessarily one that exists.
+  // The number of a box's frame, which may not exist.
   AF_HD int64_t frame_of(int64_t k) const {
     return index_type == IndexType::kNone ? k : load_index(frame_index, index_type, k);
   }
@@ -34,7 +34,7 @@ struct CropResize {
     return {b[0], b[1], b[2], b[3]};
   }
 
-  // Whether the box's numbers are finite and its frame exists; the others give NaN and no gradient.
+  // True if the box's numbers are finite and its frame exists; the others give NaN and no gradient.
   template <class C>
   AF_HD bool valid(int64_t k) const {
     const int64_t n = frame_of(k);
@@ -57,10 +57,10 @@ struct BoxesByFrame {
 };
 
 // The gradient of the frames falls into independent tasks, one for each frame and chunk of channels.
-int64_t crop_resize_bwd_frames_tasks(const CropResize& p);
+int64_t crop_resize_bwd_frames_tasks_cpu(const CropResize& p);
 void crop_resize_bwd_frames_cpu(const CropResize& p, BoxesByFrame boxes, int64_t begin, int64_t end);
 
-// CUDA: each launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+// CUDA: each launches its kernel on a stream (a cudaStream_t) and returns an error text, or null.
 
 const char* crop_resize_fwd_cuda(const CropResize& p, void* stream);
 const char* crop_resize_bwd_boxes_cuda(const CropResize& p, void* d_boxes, void* stream);

@@ -1,4 +1,4 @@
-// What nvcc built.
+// The build of the CUDA code.
 #pragma once
 
 namespace adafocus {

@@ -25,6 +25,9 @@ struct TypeTag {
   using type = T;
 };
 
+template <class T>
+using compute_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
 // Calls f(TypeTag<T>{}) with the C++ type of a dtype.
 template <class F>
 AF_HD void visit(DType dtype, const F& f) {

@@ -11,30 +11,29 @@
 
 namespace adafocus {
 
-// How it is said which rows still run: they all do, or by a mask [N] of bytes, or by a list of row numbers,
-// of which those out of range (such as the -1 that pads it) count for nothing.
+// Forms in which the rows that still run are given: all, by a mask [N] of bytes, or by a list of row numbers,
+// of which any that is out of range (such as the -1 that pads the list) counts for nothing.
 enum class Active : int8_t { kAll, kMask, kList };
 
 struct ExitGate {
-  Matrix logits;    // [N, C], C >= 1
-  bool confidence;  // the criterion, else entropy
-  // The threshold: one number on the device, or, if null, `bound`.
-  const void* threshold;
+  Matrix logits;          // [N, C], C >= 1
+  bool confidence;        // the criterion, else entropy
+  const void* threshold;  // one number on the device, or null for `bound`
   DType threshold_dtype;
   double bound;
   Active active_kind;
-  IndexType active_type;  // of a list
-  const void* active;
+  IndexType active_type;  // integers of a list
+  const void* active;     // [N] mask or [num_active] list, or null
   int64_t num_active;     // entries of a list
-  int64_t capacity;       // of keep and leave
-  void* score;            // [N] float or double, of every row, running or not
-  uint8_t* exited;        // [N]: running, and leaves
-  int64_t *keep, *leave;  // [capacity]: the rows that stay or leave, in order, padded with -1, or cut off
-  int64_t* counts;        // [2]: how many stay, how many leave
+  int64_t capacity;       // entries of keep and leave
+  void* score;            // [N] of the compute type, for every row, running or not
+  uint8_t* exited;        // [N] 1 if the row was running and leaves
+  int64_t *keep, *leave;  // [capacity] the rows that stay or leave, in order, padded with -1, or cut off
+  int64_t* counts;        // [2] numbers of rows that stay and that leave
 
   AF_HD bool double_precision() const { return logits.dtype == DType::kFloat64; }
 
-  // Rounded to the type of the arithmetic.
+  // The threshold, rounded to the compute type.
   template <class C>
   AF_HD C threshold_as() const {
     C value = C(bound);
@@ -59,11 +58,12 @@ struct ExitGate {
   }
 };
 
-// x = z - max, bounded from below where exp x rounds to 0: a logit of -inf counts nothing, as x exp x = 0.
-// NaN stays NaN, and so does the difference of two infinities.
+// x = z - max, bounded from below, where exp x counts nothing beside the 1 that the maximum adds: a logit of
+// -inf gives no x exp x = -inf * 0. The bound is where exp x rounds to 0, or a greater one where an
+// implementation of exp needs it. NaN stays NaN, and so does the difference of two infinities.
 template <class C>
-AF_HD C below_max(C z, C max) {
-  return max_of(C(sizeof(C) == 8 ? -750 : -105), z - max);
+AF_HD C below_max(C z, C max, C least = C(sizeof(C) == 8 ? -750 : -105)) {
+  return max_of(least, z - max);
 }
 
 // The score from Z and S. A row without a finite logit has none, NaN.
@@ -77,7 +77,7 @@ AF_HD C exit_score(bool confidence, C Z, C S) {
 void exit_gate_fwd_scores_cpu(const ExitGate& p, int64_t begin, int64_t end);
 void exit_gate_fwd_compact_cpu(const ExitGate& p);
 
-// CUDA: launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null. `ticket` is a
+// CUDA: launches its kernel on a stream (a cudaStream_t) and returns an error text, or null. `ticket` is a
 // word of memory of this call's own, which need not be initialised.
 const char* exit_gate_fwd_cuda(const ExitGate& p, uint32_t* ticket, void* stream);
 

@@ -12,11 +12,12 @@ namespace adafocus {
 
 constexpr int64_t kMaxExpectedValueItems = 1024;  // T
 
-// Steps for which 1 - sum leaves less than this are rounding: their S is the sum of the weights that are
+// The least 1 - sum that is more than rounding. Of a step with less, S is the sum of the weights that are
 // left, and where that is next to nothing the step adds nothing.
 template <class C>
 constexpr C kLeastRest = sizeof(C) == 8 ? C(0x1p-44) : C(0x1p-18);
-constexpr float kNothing = 0x1p-64f;  // so that neither 1 / S nor a gradient overflows
+constexpr float kNothing =
+    0x1p-64f;  // S of no more is nothing, so that neither 1 / S nor a gradient overflows
 
 // 1 / S of a step, and its derivative by the sum of the prefix's weights. `rest` is 1 - that sum, and `left`
 // the sum of the weights that are left, which counts where the rest is rounding.
@@ -39,9 +40,10 @@ struct ExpectedValue {
   RowRandom random;     // null if M is 0
   const void* values;   // [B, T, D]
   DType values_dtype;
-  int64_t depth, value_strides[3];  // D, and in elements
-  bool double_precision;            // all arithmetic but the race's: double, else float
-  void* coefficients;  // q, [B, T] of that type, contiguous: written (forward) or read (backward)
+  int64_t depth;             // D
+  int64_t value_strides[3];  // in elements
+  bool double_precision;     // the compute type of all but the race is double, else float
+  void* coefficients;  // q, [B, T] of the compute type, contiguous: written (forward) or read (backward)
 };
 
 // CPU: rows [begin, end). `out` and d_weights are contiguous; grad [B, D] has any strides.
@@ -51,7 +53,7 @@ void expected_value_bwd_values_cpu(const ExpectedValue& p, const Matrix& grad, v
 void expected_value_bwd_weights_cpu(const ExpectedValue& p, const Matrix& grad, bool normaliser_grad,
                                     const Matrix& d_weights, int64_t begin, int64_t end);
 
-// CUDA: each launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+// CUDA: each launches its kernel on a stream (a cudaStream_t) and returns an error text, or null.
 const char* expected_value_fwd_cuda(const ExpectedValue& p, const Matrix& out, void* stream);
 const char* expected_value_bwd_values_cuda(const ExpectedValue& p, const Matrix& grad, void* d_values,
                                            void* stream);

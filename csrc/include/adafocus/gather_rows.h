@@ -37,7 +37,7 @@ struct RowCopy {
 // CPU: entries [begin, end) of the index, so that the caller chooses the threads.
 void gather_rows_fwd_cpu(const RowCopy& p, int64_t begin, int64_t end);
 
-// CUDA: launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+// CUDA: launches its kernel on a stream (a cudaStream_t) and returns an error text, or null.
 const char* gather_rows_fwd_cuda(const RowCopy& p, void* stream);
 
 }  // namespace adafocus

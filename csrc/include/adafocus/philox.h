@@ -14,7 +14,7 @@ struct Words4 {
 
 // The product of two words.
 AF_HD uint64_t product_of(uint64_t a, uint64_t b) {
-#if defined(__CUDA_ARCH__)  // What nvcc makes of a * b has two more instructions.
+#if defined(__CUDA_ARCH__)  // nvcc makes two more instructions of a * b.
   uint64_t result;
   asm("mul.wide.u32 %0, %1, %2;" : "=l"(result) : "r"(uint32_t(a)), "r"(uint32_t(b)));
   return result;
@@ -39,7 +39,7 @@ AF_HD Words4 philox4x32_10(Words4 counter, uint32_t key0, uint32_t key1) {
   return {{uint32_t(c0), uint32_t(c1), uint32_t(c2), uint32_t(c3)}};
 }
 
-// What a row's draws are for: different uses of one seed see independent streams.
+// The use of a row's random words: different uses of one seed see independent streams.
 enum class Stream : uint32_t { kRace = 0, kJitter = 0x80000000u };
 
 // Words 4 group .. 4 group + 3 of draw `draw` (below 2^31) of a row, for a seed.

@@ -1,8 +1,8 @@
 // quantile_frames: frames at the quantiles of a piecewise linear distribution, on any device.
 //
-// Bit for bit alike everywhere: the cumulative sums are of the weights in double, each rounded to the type of
-// the arithmetic C (float, or double for double weights) with the last one replaced by 1, and the rest is
-// single additions, multiplications and correctly rounded divisions in C.
+// Bit for bit alike everywhere: the cumulative sums are of the weights in double, each rounded to the compute
+// type C (float, or double for double weights) with the last one replaced by 1, and the rest is single
+// additions, multiplications and correctly rounded divisions in C.
 #pragma once
 
 #include "adafocus/geometry.h"
@@ -16,9 +16,11 @@ struct QuantileFrames {
   Matrix jitter;     // [B, k], clean_jitter of each counts; data is null if there is none
   RowRandom random;  // if seed is not null: jitter 1 - uniform(word i of draw 0 of Stream::kJitter)
   int64_t* out;      // [B, k], contiguous
+
+  AF_HD bool double_precision() const { return weights.dtype == DType::kFloat64; }
 };
 
-// In [0, 1]; NaN counts as the middle.
+// The jitter in [0, 1]; NaN counts as the middle.
 template <class C>
 AF_HD C clean_jitter(C jitter) {
   return jitter == jitter ? clamp_to(jitter, C(0), C(1)) : C(0.5);
@@ -42,7 +44,7 @@ AF_HD int64_t frame_at(C quantile, int64_t bin, C low, C high, int64_t bins, int
 // CPU: rows [begin, end), so that the caller chooses the threads.
 void quantile_frames_fwd_cpu(const QuantileFrames& p, int64_t begin, int64_t end);
 
-// CUDA: launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+// CUDA: launches its kernel on a stream (a cudaStream_t) and returns an error text, or null.
 const char* quantile_frames_fwd_cuda(const QuantileFrames& p, void* stream);
 
 }  // namespace adafocus

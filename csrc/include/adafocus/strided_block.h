@@ -22,7 +22,7 @@ struct StridedBlock {
     return count;
   }
 
-  // Whether both sides consist of runs of memory, of size[0] elements each, or of one run.
+  // True if both sides consist of runs of memory, of size[0] elements each, or of one run.
   AF_HD bool has_runs() const { return size[0] == 1 || (from_stride[0] == 1 && to_stride[0] == 1); }
   AF_HD bool is_run() const { return dims == 1 && has_runs(); }
 };

@@ -24,7 +24,7 @@ struct TemporalShift {
     return t + step >= 0 && t + step < num_frames ? n + step : -1;
   }
 
-  // Of the first element of frame n.
+  // Offsets of the first element of frame n.
   AF_HD int64_t from_offset(int64_t n) const { return n * from.lead_stride[0]; }
   AF_HD int64_t to_offset(int64_t n) const { return n * to.lead_stride[0]; }
 };
@@ -32,7 +32,7 @@ struct TemporalShift {
 // CPU: frames [begin, end) of `to`, so that the caller chooses the threads.
 void temporal_shift_fwd_cpu(const TemporalShift& p, int64_t begin, int64_t end);
 
-// CUDA: launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+// CUDA: launches its kernel on a stream (a cudaStream_t) and returns an error text, or null.
 const char* temporal_shift_fwd_cuda(const TemporalShift& p, void* stream);
 
 }  // namespace adafocus

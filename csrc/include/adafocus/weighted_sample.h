@@ -6,7 +6,7 @@
 
 namespace adafocus {
 
-// Where the random words of a row come from.
+// The source of the random words of a row.
 struct RowRandom {
   const int64_t* seed;    // one number, on the device
   const int64_t* row_id;  // [rows], or null for the row's number
@@ -24,7 +24,7 @@ struct WeightedSample {
 // CPU: samples [begin, end) of the B num_samples, so that the caller chooses the threads.
 void weighted_sample_fwd_cpu(const WeightedSample& p, int64_t begin, int64_t end);
 
-// CUDA: launches its kernel on a stream (a cudaStream_t) and returns what went wrong, or null.
+// CUDA: launches its kernel on a stream (a cudaStream_t) and returns an error text, or null.
 const char* weighted_sample_fwd_cuda(const WeightedSample& p, void* stream);
 
 }  // namespace adafocus
