@@ -2,7 +2,7 @@
 #pragma once
 
 #include "adafocus/gather_rows.h"
-#include "cuda/copy.cuh"
+#include "cuda/move_elements.cuh"
 
 namespace adafocus {
 
@@ -64,8 +64,8 @@ const char* launch_row_copy(const RowCopy& narrow, void* stream, const KernelOf&
     return "there are more than 2^31 rows or elements in a row";
   if (count == 0 || p.num_index == 0) return nullptr;
   unsigned columns = 1;
-  while (columns < kCopyThreads && columns < count) columns *= 2;
-  const unsigned rows = kCopyThreads / columns;
+  while (columns < kThreads && columns < count) columns *= 2;
+  const unsigned rows = kThreads / columns;
   const dim3 grid(unsigned((p.num_index + rows - 1) / rows), move_blocks(count, columns));
   const auto run = [&](auto bytes) {
     return launch(kernel_of(bytes), grid, dim3(columns, rows), 0, stream, p, uint32_t(count));

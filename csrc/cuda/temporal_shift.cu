@@ -1,7 +1,7 @@
 // temporal_shift on CUDA: a copy that picks the frame of every 16 bytes, or of every element.
 #include "adafocus/strided_block.h"
 #include "adafocus/temporal_shift.h"
-#include "cuda/copy.cuh"
+#include "cuda/move_elements.cuh"
 
 namespace adafocus {
 namespace {
@@ -43,7 +43,7 @@ AF_DEVICE uint32_t bits_before(int end, int begin) {
 // groups are runs of `fold`, `fold` and the rest. (Interleaved channels repeat in every pixel; planes are one
 // repeat.) 16 bytes at a time, which a period has a whole number of. Grid: (frame, chunk of it).
 template <int kBytes>
-__launch_bounds__(kCopyThreads) AF_KERNEL
+__launch_bounds__(kThreads) AF_KERNEL
     temporal_shift_dense_kernel(const TemporalShift p, uint32_t period, uint32_t fold, uint32_t vectors) {
   using T = element_t<kBytes>;
   constexpr int kElements = 16 / kBytes;
@@ -82,7 +82,7 @@ __launch_bounds__(kCopyThreads) AF_KERNEL
 
 // Any frames. Grid: as above.
 template <int kBytes>
-__launch_bounds__(kCopyThreads) AF_KERNEL temporal_shift_any_kernel(const TemporalShift p, uint32_t count) {
+__launch_bounds__(kThreads) AF_KERNEL temporal_shift_any_kernel(const TemporalShift p, uint32_t count) {
   using T = element_t<kBytes>;
   const Sources<T> sources(p, blockIdx.x);
   T* const to = static_cast<T*>(p.to.data) + p.to_offset(blockIdx.x);
@@ -118,16 +118,14 @@ const char* fwd(const TemporalShift& p, void* stream) {
   const int64_t pixels = p.to.height * p.to.width, count = pixels * p.to.channels;
   if (count > kMaxMoved || p.to.count > INT32_MAX)
     return "there are more than 2^31 frames or elements in one";
-  const auto grid = [&](int64_t moves) {
-    return dim3(unsigned(p.to.count), move_blocks(moves, kCopyThreads));
-  };
+  const auto grid = [&](int64_t moves) { return dim3(unsigned(p.to.count), move_blocks(moves, kThreads)); };
   const int64_t repeats = p.to.stride_c == 1 ? pixels : 1, planes = pixels / repeats;
   const int64_t period = planes * p.to.channels, vectors = count / kElements;
   if (is_dense(p, period, kElements)) {
-    return launch(temporal_shift_dense_kernel<kBytes>, grid(vectors), dim3(kCopyThreads), 0, stream, p,
+    return launch(temporal_shift_dense_kernel<kBytes>, grid(vectors), dim3(kThreads), 0, stream, p,
                   uint32_t(period), uint32_t(planes * p.fold), uint32_t(vectors));
   }
-  return launch(temporal_shift_any_kernel<kBytes>, grid(count), dim3(kCopyThreads), 0, stream, p,
+  return launch(temporal_shift_any_kernel<kBytes>, grid(count), dim3(kThreads), 0, stream, p,
                 uint32_t(count));
 }
 
