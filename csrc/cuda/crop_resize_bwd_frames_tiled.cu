@@ -1,28 +1,29 @@
 // The gradient of crop_resize by the frames, for frames that are dense in memory.
 //
-// A tile is a run of kTile elements of a frame in the order of memory; a block sums it in shared memory and
-// writes it once. Its pieces are the 16 bytes that one instruction writes; a thread owns every kThreads-th of
-// them. Tiles start on 16-byte boundaries, so the first may begin before the frame. Here a piece has 4
-// elements, a frame has planes of 3 scanlines of 5 pixels, and a tile has 4 pieces:
+// A tile is a run of kTile elements of a frame in the order of memory: a block sums it in shared memory, over
+// all boxes, and writes it once. Its pieces are the 16 bytes that one instruction writes; a thread owns every
+// kThreads-th of them. Tiles start on 16-byte boundaries, so the first may begin before the frame. Here a
+// piece has 4 elements, a tile has 4 pieces, and a frame has planes of 3 scanlines of 5 pixels:
 //
-//   pieces of a tile  | 0: a b c d | 1: e f g h | 2: i j k l | 3: m n o p |     a lies at (y 1, x 3)
+//   pieces of a tile     | 0: a b c d | 1: e f g h | 2: i j k l | 3: m n o p |       a lies at (y 1, x 3)
 //
-//                x=0  1  2  3  4      Piece 0 is two runs, [a b] and [c d]: a run is what a piece has of one
-//   plane 0, y=0                      scanline, and all that a run reads of the gradient lies in the same
-//   outputs' plane 0, y=1           a  b      rows. A run falls into pixels: one element each, or with
-//   interleaved channels plane 0, y=2  c  d  e  f  g      as many elements as the piece has channels of the
-//   pixel. plane 1, y=0  h  i  j  k  l plane 1, y=1  m  n  o  p
+//               x  0  1  2  3  4
+//   plane 0, y 0   .  .  .  .  .         A run is what a piece has of one scanline: piece 0 is the runs a b
+//            y 1   .  .  .  a  b         and c d. Its outputs lie in the same rows of a patch.
+//            y 2   c  d  e  f  g         A run is made of pixels: one element each, or where channels are
+//   plane 1, y 0   h  i  j  k  l         interleaved, as many as the piece has channels of the pixel.
+//            y 1   m  n  o  p  .
 //
-// Two tables say which outputs read a scanline and which a pixel of it. They begin with the tile's first
-// element and wrap around the frame, so that a tile that goes over its edge has each coordinate once:
+// Two tables say which outputs read a scanline, and which a pixel of it. They begin with the tile's first
+// element and wrap around the frame, so that a tile that runs over its edge has each coordinate once:
 //
-//   rows     entry    0    1    2            columns     entry    0    1    2    3    4
-//            y =      1    2    0                        x =      3    4    0    1    2
+//   rows    entry  0  1  2               columns    entry  0  1  2  3  4
+//               y  1  2  0                              x  3  4  0  1  2
 //
 // For every box that reads the frame, in the order of the boxes, with a barrier after each step:
-//   1. start   each entry of the tables begins with all outputs or with none,
-//   2. mark    the outputs mark in the tables where the readers of the next pixels begin and end,
-//   3. weigh   the ends become readers with their weights,
+//   1. start   each entry of the tables gets the ends that the first output alone would give it,
+//   2. mark    the other outputs mark the entries whose readers begin or end with them,
+//   3. weigh   the ends become readers with weights,
 //   4. gather  each element adds the gradients of the outputs that read it, run by run and pixel by pixel.
 #include "cuda/crop.cuh"
 #include "cuda/crop_resize_kernels.h"

@@ -1,20 +1,21 @@
 // The race of race.h between up to kMaxItems items of a row, run by one warp in registers. A race goes
 // through four phases, of which the last two repeat until as many items as wanted have been taken:
-//   1. load     (the constructor) the weights of the row, once for all its races,
-//   2. start    each item gets its time of arrival, and each run of a lane is sorted by it,
-//   3. find     the earliest time among the heads of all runs, over the lane and then over the warp,
+//   1. load     (the constructor) each item gets its weight, once for all races of the row,
+//   2. start    each item gets its time of arrival, and the items of each run are sorted by it,
+//   3. find     the earliest time among the heads of all runs, of the lane and then of the warp,
 //   4. remove   the run that has it moves up by one.
 //
-// Example of 8 items in two lanes with R = 4, so that a lane has one run of four; times are small integers:
+// Example of 8 items in two lanes with R = 4, so that a lane has one run of four. Times are small numbers
+// here, "-" is kNever, and order_ is written as its digits, the places of the times' items in the run:
 //
-//            lane 0: items 0 1 2 3            lane 1: items 4 5 6 7
-//            time_             order_         time_             order_
-//   times    5  2  9  4        (unsorted)     7  3  8  6        (unsorted)
-//   start    2  4  5  9        1 3 0 2        3  6  7  8        1 3 0 2       a digit i of order_: item first
-//   + i find     2 is the least of the heads 2 and 3: next() is item 0 + 1 = 1 remove   4  5  9  never    3 0
-//   2          3  6  7  8        1 3 0 2       lane 0 clears bit 1 of left_ find     3 is the least of the
-//   heads 4 and 3: next() is item 4 + 1 = 5 remove   4  5  9  never    3 0 2          6  7  8  never    3 0 2
-//   lane 1 clears bit 1 of left_
+//              lane 0: items 0 1 2 3      lane 1: items 4 5 6 7
+//              time_        order_        time_        order_
+//   times      5  2  9  4                 7  3  8  6
+//   start      2  4  5  9   1 3 0 2       3  6  7  8   1 3 0 2
+//   find       head 2                     head 3                     2 is less: next() is item 0 + 1
+//   remove     4  5  9  -   3 0 2         3  6  7  8   1 3 0 2       lane 0 clears bit 1 of left_
+//   find       head 4                     head 3                     3 is less: next() is item 4 + 1
+//   remove     4  5  9  -   3 0 2         6  7  8  -   3 0 2         lane 1 clears bit 1 of left_
 #pragma once
 
 #include "adafocus/weighted_sample.h"

@@ -2,20 +2,19 @@
 // and layout.
 //
 // A strip is a few output rows of one box. It is worked on in three phases, with a barrier after the first:
-//   1. stage         plan (scanline_plan.cuh), and copy the scanlines that the strip reads byte by byte as
-//   they
-//                    are, each into a segment (interleaved channels) or three (planes),
-//   2. row, column   what an output row and an output column read,
-//   3. blend, read   the two pixels of a scanline that a column reads, interpolated or as stored.
+//   1. stage         plan (scanline_plan.cuh), and copy the scanlines that the strip reads, byte by byte as
+//                    they are, each into a segment (interleaved channels) or three (planes),
+//   2. row, column   look up what an output row and an output column read,
+//   3. blend, read   take the two pixels of a scanline that a column reads, interpolated or as stored.
 //
 // A segment has the same offset from a 16-byte boundary as in global memory, so that 16-byte copies fit. In
-// the margin on either side lie the two pixels just outside the frame, zero or copies of the edge, so that
+// the margins on either side lie the two pixels just outside the frame, zeros or copies of the edge, so that
 // reading needs no bounds:
 //
-//   slot 0  | margin  p p | a b c d ... x y z | p p  margin | ...   p: zeros, or copies of a or of z
-//   slot 1  | margin  p p | a b c d ... x y z | p p  margin | ...
-//   ...     |<------------------ pitch -------------------->|
-//   last    | zeros, for a scanline outside the frame       |
+//   slot 0   | margin  p p | a b c d ... x y z | p p  margin |     p: zeros, or copies of a or of z
+//   slot 1   | margin  p p | a b c d ... x y z | p p  margin |
+//   ...      |<------------------ pitch -------------------->|
+//   last     | zeros, for a scanline outside the frame       |
 #pragma once
 
 #include "cuda/scanline_plan.cuh"
