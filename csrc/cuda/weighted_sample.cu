@@ -113,17 +113,16 @@ struct Digit {
 };
 
 // The end of a round: at least `wanted` of the keys from `begin` on are before it, but no more than
-// kMaxSorted. Found digit by digit, the highest first; here with 2 bits for a digit, 5 keys wanted and at
-// most 6 allowed:
+// kMaxSorted. It is found digit by digit, the highest first. Here a digit has 2 bits, 5 keys are wanted, and
+// 6 can be sorted:
 //
-//   first digit        0         1                2         3        of the keys from `begin` on
-//   keys           |   2   |     9          |     0    |    4    |
-//   through            2        11 >= 5: too many for a round, so that the end lies within digit 1
-//                      |
-//   base = 1 << shift, skipped = 2
-//   second digit       0    1    2    3                              of the keys that have first digit 1
-//   keys             | 1  | 3  | 1  | 4  |
-//   through            3    6 >= 5, and no more than 6: the end is behind digit 1 1
+//   first digit      0    1    2    3
+//   keys             2    9    0    4     all from `begin` on
+//   through          2   11               digit 1 reaches 5, but 11 are too many: on from its first key,
+//                        |                base, which 2 keys precede: skipped
+//   second digit     0    1    2    3
+//   keys             1    3    1    4     those with first digit 1
+//   through          3    6               digit 1 reaches 5, and 6 can be sorted: the end lies behind it
 template <class T>
 AF_DEVICE uint64_t end_of_round(const Keys<T>& keys, uint64_t begin, uint32_t wanted) {
   AF_SHARED(uint32_t, histogram, kDigits);  // [kDigits], all threads add, the first warp reads
