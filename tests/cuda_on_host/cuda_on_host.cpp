@@ -398,6 +398,9 @@ void print_thread() {
   }
 }
 
+// Kernels that have been launched since the call began.
+std::vector<const void*> kernels;
+
 // The blocks of a grid in a random order.
 std::vector<uint64_t> shuffled(uint64_t count) {
   std::vector<uint64_t> order(count);
@@ -417,11 +420,28 @@ const char* why_not(dim3 grid, dim3 block, size_t shared_bytes) {
 
 }  // namespace
 
-void set_seed(uint64_t seed) { random_state = seed; }
+void begin_call(uint64_t seed) {
+  random_state = seed;
+  kernels.clear();
+}
 
-const char* run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()>& kernel) {
+std::vector<std::string> launched() {
+  std::vector<std::string> names;
+  for (const void* const kernel : kernels) {
+    char name[1024] = "";
+    // The sanitizer expects an address behind a call, and looks just before it.
+    __sanitizer_symbolize_pc(const_cast<char*>(static_cast<const char*>(kernel)) + 1, "%f", name,
+                             sizeof(name));
+    names.push_back(name);
+  }
+  return names;
+}
+
+const char* run(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes,
+                const std::function<void()>& thread) {
   __sanitizer_set_death_callback(print_thread);
   if (const char* reason = why_not(grid, size, shared_bytes)) return reason;
+  kernels.push_back(kernel);
   static std::string error;
   gridDim = grid;
   blockDim = size;
@@ -430,7 +450,7 @@ const char* run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<v
       static_cast<unsigned char*>(malloc(shared_bytes)), free);
   for (const uint64_t i : shuffled(uint64_t(grid.x) * grid.y * grid.z)) {
     blockIdx = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
-    Block running_block(size, shared_bytes, shared.get(), kernel);
+    Block running_block(size, shared_bytes, shared.get(), thread);
     if (running_block.run()) continue;
     error = running_block.error();
     return error.c_str();

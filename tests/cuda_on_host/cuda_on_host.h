@@ -22,7 +22,9 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <type_traits>
+#include <vector>
 
 struct uint3 {
   unsigned x, y, z;
@@ -44,11 +46,16 @@ extern dim3 blockDim, gridDim;
 
 namespace cuda_on_host {
 
-// Of all orders in the launches to come.
-void set_seed(uint64_t seed);
+// Begins a call of the harness: sets the seed of all orders in its launches, and forgets the earlier ones.
+void begin_call(uint64_t seed);
 
-// Launches a kernel, which is called once for each thread; returns what went wrong, or null.
-const char* run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
+// Names of the kernels that have been launched since the call began, as the debugger knows them.
+std::vector<std::string> launched();
+
+// Launches a kernel: `thread` is called once for each thread, and runs the function at `kernel`. Returns an
+// error's text, or null.
+const char* run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                const std::function<void()>& thread);
 
 // All that follows is for kernels.
 
