@@ -193,7 +193,7 @@ class ReaderTable {
   AF_DEVICE int index(int r) const { return r < origin_ ? r - origin_ + size_ : r - origin_; }
   AF_DEVICE int pixel(int n) const { return (origin_ + n) % size_; }
 
-  // What the m-th output in the order of position reads.
+  // Footprint of the m-th output in the order of position.
   AF_DEVICE BilinearFootprint<float> footprint(int m) const {
     const int output = extent_ < 0.0f ? positions_ - 1 - m : m;
     return {centre_, extent_, output, positions_, size_, border_};

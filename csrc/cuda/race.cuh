@@ -155,13 +155,13 @@ class WarpRace {
 
   int64_t seed_;  // of all rows
   int64_t row_;   // the key of this row
-  // Arrays by item of the lane, [R]: in the order of the items' numbers.
-  float weight_[R];   // an item's weight in the race
-  float inverse_[R];  // 1 / weight_
-  uint32_t left_;     // a bit for each item of the lane, 1 until it is taken
-  // Arrays by run, in the order of arrival: only they change places.
-  uint32_t time_[R];          // [runs, kRun]: bits of the times of a run's items that are left, then kNever
+  // By item of the lane, in the order of the items' numbers:
+  float weight_[R];   // [R]: the item's weight in the race
+  float inverse_[R];  // [R]: 1 / weight_
+  // By run, in the order of arrival: when an item is taken, the ones behind it move up.
+  uint32_t time_[R];          // [runs, kRun]: bits of the times of the run's items that are left, then kNever
   uint32_t order_[R / kRun];  // [runs]: two bits for each of these times, the place of its item in the run
+  uint32_t left_;             // a bit for each item of the lane, 1 until it is taken
 };
 
 // Returns f(std::integral_constant<int, R>{}) with the least R that a race of so many items takes.

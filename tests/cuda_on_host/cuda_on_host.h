@@ -11,11 +11,11 @@
 //     shuffle reads a lane that is not in the mask;
 //   - a thread ends with copies that it did not wait for;
 //   - the GPU would refuse its grid, block or shared memory.
-// What the sanitizers find, such as an access past the end of an array in global or shared memory, ends the
-// process. Not modelled: two threads that run at the same time between barriers, memory order between blocks,
-// how many registers a kernel takes, and time.
+// A mistake that the sanitizers find, such as an access past the end of an array in global or shared memory,
+// ends the process. Not modelled: two threads that run at the same time between barriers, memory order
+// between blocks, how many registers a kernel takes, and time.
 //
-// This header gives the kernels the names that nvcc would; the rest is in cuda_on_host.cpp.
+// This header gives the kernels the names that nvcc would; the rest is in cuda_on_host.cpp and fibers.cpp.
 #pragma once
 
 #include <cstddef>

@@ -11,8 +11,8 @@
 
 namespace adafocus {
 
-// How it is said which rows still run: they all do, or by a mask [N] of bytes, or by a list of row numbers,
-// of which those out of range (such as the -1 that pads it) count for nothing.
+// Rows that still run: all, or those of a mask [N] of bytes, or those of a list of row numbers, of which the
+// ones out of range (such as the -1 that pads the list) count for nothing.
 enum class Active : int8_t { kAll, kMask, kList };
 
 struct ExitGate {
