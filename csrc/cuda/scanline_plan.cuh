@@ -48,8 +48,8 @@ struct StagedTables {
   int scanline_of_slot[kMaxSlots];  // [slots]
   int slots;                        // scanlines to stage
   int zeros;                        // 1 if a scanline of zeros is read, else 0
-  int segment_at[kMaxSlots *
-                 kSegments];  // [slots, kSegments]: bytes of dynamic shared memory before a segment
+  // [slots, kSegments]: bytes of dynamic shared memory before each segment
+  int segment_at[kMaxSlots * kSegments];
 };
 
 // 1 if a pixel has a value: it lies in the frame, or the edge is copied.
@@ -62,8 +62,15 @@ struct TwoScanlines {
   int trailing, leading;
 };
 
+// Votes of a lane for adding them.
 struct TwoVotes {
   bool trailing, leading;
+};
+
+// Slots of the scanlines that a lane's row reads, and the number of those added by the lanes up to this one.
+struct NumberedSlots {
+  TwoScanlines slot;
+  int added;
 };
 
 // Step 1: the scanlines that a lane's row is the first to read.
@@ -78,12 +85,7 @@ AF_DEVICE TwoVotes added_scanlines(const TwoScanlines& read, bool exists, int la
   return {adds_trailing, adds_leading};
 }
 
-// Step 2: the slots of the scanlines that a lane's row reads, and in the last lane the number of slots.
-struct NumberedSlots {
-  TwoScanlines slot;
-  int added;  // by the lanes up to this one
-};
-
+// Step 2: the scanlines' slots, in the order in which they are added; a row reads the last ones.
 AF_DEVICE NumberedSlots number_slots(const TwoScanlines& read, const TwoVotes& adds, int lane) {
   const unsigned through = kAllLanes >> (kWarp - 1 - lane);
   const unsigned trailing_added = __ballot_sync(kAllLanes, adds.trailing);
