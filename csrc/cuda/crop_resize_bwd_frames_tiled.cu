@@ -125,21 +125,17 @@ union TableEntry {
 // end of the axis. Barriers must follow each of start, mark and weigh.
 class ReaderTable {
  public:
-  AF_DEVICE ReaderTable(TableEntry* table, int entries, int origin, int size, bool border, float centre,
-                        float extent, int positions)
-      : table_(table),
-        entries_(entries),
-        origin_(origin),
-        size_(size),
-        positions_(positions),
-        centre_(centre),
-        extent_(extent),
-        border_(border) {}
+  AF_DEVICE ReaderTable(TableEntry* table, int entries, int origin, int size, bool border)
+      : table_(table), entries_(entries), origin_(origin), size_(size), border_(border) {}
 
   AF_DEVICE Readers operator[](int r) const { return table_[index(r)].readers; }
 
-  // Readers begin, and end, with output 0 or beyond the last, as that output alone would have it.
-  AF_DEVICE void start() const {
+  // Begins with a box: readers begin, and end, with output 0 or beyond the last, as that output alone would
+  // have it.
+  AF_DEVICE void start(float centre, float extent, int positions) {
+    centre_ = centre;
+    extent_ = extent;
+    positions_ = positions;
     const BilinearFootprint<float> first = footprint(0);
     for (int n = thread_index(); n < entries_; n += kThreads) {
       const int r = pixel(n);
@@ -200,9 +196,10 @@ class ReaderTable {
   }
 
   TableEntry* table_;
-  int entries_, origin_, size_, positions_;
-  float centre_, extent_;
+  int entries_, origin_, size_;
   bool border_;
+  float centre_, extent_;  // of the box on the axis
+  int positions_;          // outputs of the axis
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -320,15 +317,13 @@ __launch_bounds__(kThreads, 3) AF_KERNEL
   const Place corner = order.at(tile.first());
   // [columns + rows], all threads write in each step and read in the next
   TableEntry* const tables = reinterpret_cast<TableEntry*>(dynamic_shared() + kTileBytes);
+  ReaderTable columns(tables, layout.columns, corner.x, width, p.border);
+  ReaderTable rows(tables + layout.columns, layout.rows, corner.y, height, p.border);
   tile.clear_sums();
   for_each_box<float>(p, frame, [&](int64_t k) {
     const Box<float> box = p.box<float>(k);
-    const ReaderTable columns(tables, layout.columns, corner.x, width, p.border, box.cx, box.w,
-                              int(p.patches.width));
-    const ReaderTable rows(tables + layout.columns, layout.rows, corner.y, height, p.border, box.cy, box.h,
-                           int(p.patches.height));
-    columns.start();  // 1
-    rows.start();
+    columns.start(box.cx, box.w, int(p.patches.width));  // 1
+    rows.start(box.cy, box.h, int(p.patches.height));
     __syncthreads();
     columns.mark();  // 2
     rows.mark();
