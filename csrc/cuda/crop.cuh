@@ -1,23 +1,19 @@
-// What the kernels of the crops share.
+// Parts that the kernels of crop_resize and crop_mean share.
 #pragma once
 
 #include "adafocus/crop_resize.h"
-#include "cuda/group.cuh"
+#include "cuda/channel_group.cuh"
 #include "cuda/intrinsics.h"
 #include "cuda/warp.cuh"
 
 namespace adafocus {
-
-constexpr int kThreads = 256;  // of every block
-constexpr int kWarps = kThreads / kWarp;
-constexpr int64_t kMaxGridY = 65535;
 
 template <class T>
 AF_DEVICE T* typed(void* data) {
   return static_cast<T*>(data);
 }
 
-// The channel's scale and shift, or what leaves pixels as they are.
+// Scale and shift of a channel; without any, those that leave pixels as they are.
 template <class C>
 AF_DEVICE C scale_of(const CropResize& p, int64_t c) {
   return p.affine ? static_cast<const C*>(p.affine)[c] : C(1);
@@ -28,23 +24,23 @@ AF_DEVICE C shift_of(const CropResize& p, int64_t c) {
   return p.affine ? static_cast<const C*>(p.affine)[p.frames.channels + c] : C(0);
 }
 
-// A pixel and a group of its channels.
+// Pixel and a group of its channels, for one thread.
 struct Item {
   uint32_t y, x, first_channel;
   int channels;
 };
 
-// Numbers the items of one image so that neighbouring threads touch neighbouring memory.
+// Items of one image, numbered so that neighbouring threads touch neighbouring memory.
 struct Items {
   uint32_t pixels, width, channels, groups;
   bool groups_first;
 
   AF_HD explicit Items(const ImageBatch& images) : Items(images, images.height, images.width) {}
 
-  // Those of a part of an image, `rows` x `columns` pixels.
-  AF_HD Items(const ImageBatch& images, int64_t rows, int64_t columns)
-      : pixels(uint32_t(rows * columns)),
-        width(uint32_t(columns)),
+  // Items of a part of an image.
+  AF_HD Items(const ImageBatch& images, int64_t height, int64_t width)
+      : pixels(uint32_t(height * width)),
+        width(uint32_t(width)),
         channels(uint32_t(images.channels)),
         groups(uint32_t((images.channels + kGroup - 1) / kGroup)),
         groups_first(images.stride_c == 1) {}
@@ -59,7 +55,7 @@ struct Items {
   }
 };
 
-// Why the kernels cannot take a call, or null: images and boxes are numbered in 32 bits.
+// The reason why no kernel can take a call, or null: images and boxes are numbered in 32 bits.
 inline const char* why_not_launched(const CropResize& p) {
   const auto elements = [](const ImageBatch& images) {
     return double(images.height) * double(images.width) * double(images.channels);
@@ -71,16 +67,16 @@ inline const char* why_not_launched(const CropResize& p) {
   return nullptr;
 }
 
-// A grid of one row of blocks for each image, as many as its items keep busy.
+// Grid of (image, chunk of its items), with as many chunks as keep the threads of a block busy.
 inline dim3 grid_over(int64_t images, int64_t items) {
   const int64_t blocks = clamp_to<int64_t>((items + kThreads - 1) / kThreads, 1, kMaxGridY);
   return dim3(unsigned(images), unsigned(blocks), 1);
 }
 
-// Sums over all threads of the block, in an order that never changes; thread 0 has the result.
+// Sums over all threads of the block, in an order that never changes; thread 0 has the results.
 template <class C, int kCount>
 AF_DEVICE void block_sum(C (&sums)[kCount]) {
-  AF_SHARED(C, of_warp, kCount * kWarps);
+  AF_SHARED(C, of_warp, kCount * kWarps);  // [kCount, kWarps], each warp's first lane writes, thread 0 reads
   const int thread = thread_index();
   for (int n = 0; n < kCount; ++n) {
     sums[n] = warp_sum(sums[n]);
@@ -93,7 +89,8 @@ AF_DEVICE void block_sum(C (&sums)[kCount]) {
   }
 }
 
-// Adds what a pixel that a box reads, times the gradient, gives to the gradient of the box, (cy, cx, h, w).
+// Adds a pixel's part of the gradient of the box that reads it, (cy, cx, h, w); `value` is the pixel times
+// the gradient of the output.
 template <class C>
 AF_DEVICE void add_pixel(C (&sums)[4], const Dual<C>& w_y, const Dual<C>& w_x, C value) {
   sums[0] += w_y.by_centre * w_x.value * value;
@@ -110,9 +107,10 @@ AF_DEVICE void store_box_gradient(C (&sums)[4], C* d_boxes, int64_t k) {
   for (int n = 0; n < 4; ++n) d_boxes[4 * k + n] = sums[n];
 }
 
-// Writes an item of the gradient of a frame, from that of the normalised pixels.
+// Writes an item of the gradient of a frame, given the gradient of its normalised pixel.
 template <class C>
-AF_DEVICE void store_frame_gradient(const CropResize& p, int64_t frame, const Item& item, Group<C> gradient) {
+AF_DEVICE void store_frame_gradient(const CropResize& p, int64_t frame, const Item& item,
+                                    ChannelGroup<C> gradient) {
 #pragma unroll
   for (int c = 0; c < kGroup; ++c) {
     if (c < item.channels) gradient[c] *= scale_of<C>(p, item.first_channel + c);
@@ -134,14 +132,14 @@ AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
     if (n < p.num_boxes() && p.valid<C>(n)) f(n);
     return;
   }
-  AF_SHARED(int, found, kThreads);
-  AF_SHARED(int, count_of_warp, kWarps);
+  AF_SHARED(int, found, kThreads);        // [boxes of the round], their threads write, all threads read
+  AF_SHARED(int, count_of_warp, kWarps);  // [kWarps], each warp's first lane writes, all threads read
   const int thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
   for (int64_t start = 0; start < p.num_boxes(); start += kThreads) {
     const int64_t k = start + thread;
     const bool mine = k < p.num_boxes() && p.frame_of(k) == n && p.box<C>(k).finite();
     if (!__syncthreads_or(mine)) continue;
-    const unsigned in_warp = __ballot_sync(0xffffffffu, mine);
+    const unsigned in_warp = __ballot_sync(kAllLanes, mine);
     if (lane == 0) count_of_warp[warp] = __popc(in_warp);
     __syncthreads();
     int before = 0, total = 0;
@@ -156,7 +154,7 @@ AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
   }
 }
 
-// Whether images are dense in one of the two layouts, as those that the library allocates are.
+// True for images that are dense in one of the two layouts, as those that the library allocates are.
 inline bool is_dense(const ImageBatch& images) {
   const int64_t c = images.channels, h = images.height, w = images.width;
   const bool interleaved = images.stride_c == 1 && images.stride_x == c && images.stride_y == w * c;

@@ -8,7 +8,7 @@ namespace {
 // Bytes of shared memory for the weights of one axis; pixels beyond them are weighed each time they are read.
 constexpr int kTableBytes = 8 * 1024;
 
-// How much of each pixel of an axis the mean of a box reads; all threads of the block share it.
+// Weights with which the mean of a box reads the pixels of an axis; all threads of the block share them.
 template <class C>
 class AxisWeights {
  public:
@@ -23,7 +23,7 @@ class AxisWeights {
 
   AF_DEVICE Range range() const { return range_; }
 
-  // After a barrier.
+  // The weight of pixel r; a barrier must come before.
   AF_DEVICE Dual<C> operator()(int64_t r) const {
     return r - range_.begin < kPixels ? table_[r - range_.begin] : weigh(r);
   }
@@ -40,7 +40,7 @@ class AxisWeights {
   Range range_;
 };
 
-// The weights of a box on both axes.
+// Weights of a box on both axes.
 template <class C>
 struct BoxWeights {
   AxisWeights<C> y, x;
@@ -83,8 +83,8 @@ AF_DEVICE C load_mean(const CropMean& p, int64_t k, int64_t channel) {
 // of the pixels, both powers of two; neighbouring threads are neighbours along what memory has side by side.
 template <class C>
 __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_fwd_kernel(const CropMean means, uint32_t columns) {
-  AF_SHARED(Dual<C>, tables, 2 * AxisWeights<C>::kPixels);
-  AF_SHARED(Group<C>, partial, kThreads);
+  AF_SHARED(Dual<C>, tables, 2 * AxisWeights<C>::kPixels);  // [2, kPixels], all threads write and read
+  AF_SHARED(ChannelGroup<C>, partial, kThreads);  // [slices, columns], threads write and sum by halves
   const CropResize& p = means.crop;
   const int64_t k = blockIdx.x;
   const uint32_t thread = uint32_t(thread_index()), slices = kThreads / columns;
@@ -104,7 +104,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_fwd_kernel(const CropMean mea
     const uint32_t first = (start + column) * kGroup;
     const int channels =
         int(min_of<int64_t>(kGroup, p.frames.channels - first));  // none beyond the last group
-    Group<C> sums{};
+    ChannelGroup<C> sums{};
     C inside = 0;
     visit(p.frames.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
@@ -115,7 +115,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_fwd_kernel(const CropMean mea
         const Dual<C> w_y = weights.y(r), w_x = weights.x(s);
         if (!is_read(w_y) || !is_read(w_x)) continue;
         const C w = w_y.value * w_x.value;
-        const Group<C> value =
+        const ChannelGroup<C> value =
             load_group<C>(image + r * p.frames.stride_y + s * p.frames.stride_x, p.frames.stride_c, channels);
         inside += w;
 #pragma unroll
@@ -145,7 +145,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_fwd_kernel(const CropMean mea
 // Grid: one block for each box.
 template <class C>
 __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_bwd_boxes_kernel(const CropMean means, C* d_boxes) {
-  AF_SHARED(Dual<C>, tables, 2 * AxisWeights<C>::kPixels);
+  AF_SHARED(Dual<C>, tables, 2 * AxisWeights<C>::kPixels);  // [2, kPixels], all threads write and read
   const CropResize& p = means.crop;
   const int64_t k = blockIdx.x;
   C sums[4] = {};  // (cy, cx, h, w)
@@ -159,7 +159,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_bwd_boxes_kernel(const CropMe
       const int64_t r = weights.y.range().begin + item.y, s = weights.x.range().begin + item.x;
       const Dual<C> w_y = weights.y(r), w_x = weights.x(s);
       if (!is_read(w_y) || !is_read(w_x)) continue;
-      Group<C> value{};
+      ChannelGroup<C> value{};
       visit(p.frames.dtype, [&](auto tag) {
         using T = typename decltype(tag)::type;
         const T* const image = typed<const T>(p.frames.data) + frame + first * p.frames.stride_c;
@@ -182,7 +182,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_bwd_boxes_kernel(const CropMe
 // Grid: (frame, chunk of it).
 template <class C>
 __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_bwd_frames_kernel(const CropMean means) {
-  AF_SHARED(Dual<C>, tables, 2 * AxisWeights<C>::kPixels);
+  AF_SHARED(Dual<C>, tables, 2 * AxisWeights<C>::kPixels);  // [2, kPixels], all threads write and read
   const CropResize& p = means.crop;
   const int64_t frame = blockIdx.x, stride = int64_t(gridDim.y) * kThreads;
   const Items items(p.frames);
@@ -190,7 +190,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_bwd_frames_kernel(const CropM
     const int64_t n = start + thread_index();
     const bool exists = n < items.count();
     const Item item = items[exists ? uint32_t(n) : 0];
-    Group<C> sums{};
+    ChannelGroup<C> sums{};
     for_each_box<C>(p, frame, [&](int64_t k) {
       const BoxWeights<C> weights(p, p.box<C>(k), tables);
       const Range rows = weights.y.range(), columns = weights.x.range();
@@ -243,20 +243,22 @@ const char* bwd_frames(const CropMean& p, void* stream) {
 const char* crop_mean_fwd_cuda(const CropMean& p, void* stream) {
   if (p.crop.num_boxes() == 0) return nullptr;
   if (const char* why = why_not_launched(p.crop)) return why;
-  return p.crop.double_precision ? fwd<double>(p, stream) : fwd<float>(p, stream);
+  return visit_compute(p.crop.double_precision,
+                       [&](auto tag) { return fwd<typename decltype(tag)::type>(p, stream); });
 }
 
 const char* crop_mean_bwd_boxes_cuda(const CropMean& p, void* d_boxes, void* stream) {
   if (p.crop.num_boxes() == 0) return nullptr;
   if (const char* why = why_not_launched(p.crop)) return why;
-  return p.crop.double_precision ? bwd_boxes<double>(p, d_boxes, stream)
-                                 : bwd_boxes<float>(p, d_boxes, stream);
+  return visit_compute(p.crop.double_precision,
+                       [&](auto tag) { return bwd_boxes<typename decltype(tag)::type>(p, d_boxes, stream); });
 }
 
 const char* crop_mean_bwd_frames_cuda(const CropMean& p, void* stream) {
   if (p.crop.frames.count == 0) return nullptr;
   if (const char* why = why_not_launched(p.crop)) return why;
-  return p.crop.double_precision ? bwd_frames<double>(p, stream) : bwd_frames<float>(p, stream);
+  return visit_compute(p.crop.double_precision,
+                       [&](auto tag) { return bwd_frames<typename decltype(tag)::type>(p, stream); });
 }
 
 }  // namespace adafocus

@@ -1,12 +1,12 @@
 // crop_resize on CUDA for any call: all strides, element types, numbers of channels and both kinds of
-// samples. A thread works on one pixel and a few channels.
+// footprints. A thread works on one pixel and a few channels.
 #include "cuda/crop.cuh"
 #include "cuda/crop_resize_kernels.h"
 
 namespace adafocus {
 namespace {
 
-// Calls f(r, s, w_y, w_x) for every pixel that the sample (i, j) of a box reads, with the weights.
+// Calls f(r, s, w_y, w_x) for every pixel that the output (i, j) of a box reads, with its weights.
 template <template <class> class Footprint, class C, class F>
 AF_DEVICE void for_each_pixel(const CropResize& p, const Box<C>& box, int64_t i, int64_t j, const F& f) {
   const Footprint<C> y(box.cy, box.h, i, p.patches.height, p.frames.height, p.border);
@@ -27,7 +27,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_fwd_any_kernel(const CropRe
   const Items items(p.patches);
   for (int64_t n = int64_t(blockIdx.y) * kThreads + thread_index(); n < items.count(); n += stride) {
     const Item item = items[uint32_t(n)];
-    Group<C> sums{};
+    ChannelGroup<C> sums{};
     C inside = 0;
     if (valid) {
       visit(p.frames.dtype, [&](auto tag) {
@@ -38,7 +38,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_fwd_any_kernel(const CropRe
               const T* const pixel = image + r * p.frames.stride_y + s * p.frames.stride_x;
               const C w = w_y.value * w_x.value;
               inside += w;
-              const Group<C> value = load_group<C>(pixel, p.frames.stride_c, item.channels);
+              const ChannelGroup<C> value = load_group<C>(pixel, p.frames.stride_c, item.channels);
 #pragma unroll
               for (int c = 0; c < kGroup; ++c) sums[c] += w * value[c];
             });
@@ -71,8 +71,8 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_boxes_any_kernel(const 
     const Items items(p.patches);
     for (int64_t n = thread_index(); n < items.count(); n += kThreads) {
       const Item item = items[uint32_t(n)];
-      Group<C> gradient;  // by the pixels' stored values
-      C of_shift = 0;     // and by what the shift adds to each of them
+      ChannelGroup<C> gradient;  // by the pixels' stored values
+      C by_shift = 0;            // by what the shift adds to each of them
       visit(p.patches.dtype, [&](auto tag) {
         using T = typename decltype(tag)::type;
         const T* const from = typed<const T>(p.patches.data) + patch +
@@ -82,7 +82,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_boxes_any_kernel(const 
 #pragma unroll
         for (int c = 0; c < kGroup; ++c) {
           if (c >= item.channels) break;
-          of_shift += gradient[c] * shift_of<C>(p, item.first_channel + c);
+          by_shift += gradient[c] * shift_of<C>(p, item.first_channel + c);
           gradient[c] *= scale_of<C>(p, item.first_channel + c);
         }
       });
@@ -92,8 +92,8 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_boxes_any_kernel(const 
         for_each_pixel<Footprint>(
             p, box, item.y, item.x, [&](int64_t r, int64_t s, Dual<C> w_y, Dual<C> w_x) {
               const T* const pixel = image + r * p.frames.stride_y + s * p.frames.stride_x;
-              const Group<C> stored = load_group<C>(pixel, p.frames.stride_c, item.channels);
-              C value = of_shift;
+              const ChannelGroup<C> stored = load_group<C>(pixel, p.frames.stride_c, item.channels);
+              C value = by_shift;
 #pragma unroll
               for (int c = 0; c < kGroup; ++c) value += gradient[c] * stored[c];
               add_pixel(sums, w_y, w_x, value);
@@ -114,7 +114,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_frames_any_kernel(const
     const int64_t n = start + thread_index();
     const bool exists = n < items.count();
     const Item item = items[exists ? uint32_t(n) : 0];
-    Group<C> sums{};
+    ChannelGroup<C> sums{};
     for_each_box<C>(p, frame, [&](int64_t k) {
       if (!exists) return;
       const Box<C> box = p.box<C>(k);
@@ -130,7 +130,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_frames_any_kernel(const
             using T = typename decltype(tag)::type;
             const T* const from =
                 typed<const T>(p.patches.data) + patch + i * p.patches.stride_y + j * p.patches.stride_x;
-            const Group<C> g = load_group<C>(from, p.patches.stride_c, item.channels);
+            const ChannelGroup<C> g = load_group<C>(from, p.patches.stride_c, item.channels);
 #pragma unroll
             for (int c = 0; c < kGroup; ++c) sums[c] += w_y * w_x * g[c];
           });
@@ -142,7 +142,7 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_frames_any_kernel(const
 }
 
 template <template <class> class Footprint, class C>
-struct Any {
+struct Launchers {
   static const char* fwd(const CropResize& p, void* stream) {
     return launch(crop_resize_fwd_any_kernel<Footprint, C>,
                   grid_over(p.num_boxes(), Items(p.patches).count()), dim3(kThreads), 0, stream, p);
@@ -157,28 +157,27 @@ struct Any {
   }
 };
 
-// Calls f with the kernels of the call's kind of samples and compute type.
+// Returns f(launchers) with those of the call's kind of footprints and compute type.
 template <class F>
-const char* choose(const CropResize& p, const F& f) {
-  if (p.antialias) {
-    return p.double_precision ? f(Any<AntialiasedFootprint, double>{})
-                              : f(Any<AntialiasedFootprint, float>{});
-  }
-  return p.double_precision ? f(Any<BilinearFootprint, double>{}) : f(Any<BilinearFootprint, float>{});
+const char* visit_launchers(const CropResize& p, const F& f) {
+  return visit_compute(p.double_precision, [&](auto tag) {
+    using C = typename decltype(tag)::type;
+    return p.antialias ? f(Launchers<AntialiasedFootprint, C>{}) : f(Launchers<BilinearFootprint, C>{});
+  });
 }
 
 }  // namespace
 
 const char* crop_resize_fwd_any(const CropResize& p, void* stream) {
-  return choose(p, [&](auto any) { return any.fwd(p, stream); });
+  return visit_launchers(p, [&](auto of) { return of.fwd(p, stream); });
 }
 
 const char* crop_resize_bwd_boxes_any(const CropResize& p, void* d_boxes, void* stream) {
-  return choose(p, [&](auto any) { return any.bwd_boxes(p, d_boxes, stream); });
+  return visit_launchers(p, [&](auto of) { return of.bwd_boxes(p, d_boxes, stream); });
 }
 
 const char* crop_resize_bwd_frames_any(const CropResize& p, void* stream) {
-  return choose(p, [&](auto any) { return any.bwd_frames(p, stream); });
+  return visit_launchers(p, [&](auto of) { return of.bwd_frames(p, stream); });
 }
 
 }  // namespace adafocus

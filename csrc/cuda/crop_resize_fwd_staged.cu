@@ -1,11 +1,13 @@
-// The forward of crop_resize for frames of three channels.
+// The forward of crop_resize for frames of three channels: each scanline that a strip of output rows reads is
+// staged in shared memory once (staged_scanlines.cuh), and so is what the strip writes.
 #include "cuda/crop_resize_kernels.h"
-#include "cuda/staged_rows.cuh"
+#include "cuda/staged_scanlines.cuh"
 
 namespace adafocus {
 namespace {
 
-// The patch's rows of a strip, collected in shared memory and written in 16-byte pieces.
+// Output rows of a strip, collected in shared memory and written in 16-byte pieces: one run of interleaved
+// channels, or a run of each plane, with the same offset from a 16-byte boundary as in global memory.
 template <class T>
 class StagedOutput {
  public:
@@ -25,10 +27,10 @@ class StagedOutput {
     }
   }
 
-  // Where a thread writes one pixel after the other.
-  struct Cursor {
-    unsigned char* at[kChannels];
-    int step;
+  // Pixels that a thread puts one below the other.
+  struct PixelColumn {
+    unsigned char* at[kChannels];  // the next pixel's channels
+    int step;                      // bytes to the pixel after it
 
     AF_DEVICE void put(const float (&value)[kChannels]) {
 #pragma unroll
@@ -39,8 +41,8 @@ class StagedOutput {
     }
   };
 
-  // Pixels (i, j), (i + rows, j), (i + 2 rows, j), ...
-  AF_DEVICE Cursor down_from(int i, int j, int rows) const {
+  // Output pixels (i, j), (i + rows, j), (i + 2 rows, j), ... of the strip.
+  AF_DEVICE PixelColumn down_from(int i, int j, int rows) const {
     unsigned char* const pixel = shared_ + (i * out_w_ + j) * step_;
     return {{pixel + at_[0], pixel + at_[1], pixel + at_[2]}, rows * out_w_ * step_};
   }
@@ -54,26 +56,30 @@ class StagedOutput {
 
  private:
   bool interleaved_;
-  int out_w_, step_, bytes_, at_[kChannels];
-  unsigned char *shared_, *to_;
-  int64_t plane_;
+  int out_w_;
+  int step_;               // bytes from pixel to pixel
+  int bytes_;              // of a run
+  int at_[kChannels];      // bytes before each channel of the first pixel
+  unsigned char* shared_;  // [runs, out_pitch] bytes, all threads write, then all threads read
+  unsigned char* to_;      // the first pixel in global memory
+  int64_t plane_;          // bytes from channel to channel there
 };
 
-// Strips that a block works on one after the other: what belongs to a box is found once for them.
+// Strips that a block works on one after the other, so that what belongs to the box is found once for them.
 constexpr int kStrips = 4;
-// With fewer boxes every strip is a block of its own, so that all of the GPU works.
+// Boxes that keep all of the GPU busy; with fewer of them every strip is a block of its own.
 constexpr int64_t kManyBoxes = 256;
 
 // Grid: the chunks of strips of all boxes, those of a box side by side.
 template <class T, bool kInterleaved>
 __launch_bounds__(kThreads, 4) AF_KERNEL
     crop_resize_fwd_staged_kernel(const CropResize p, const StagedLayout layout, unsigned chunks, int chunk) {
-  using Rows = StagedRows<T, kInterleaved>;
-  AF_SHARED(typename Rows::Tables, tables, 1);
+  using Scanlines = StagedScanlines<T, kInterleaved>;
+  AF_SHARED(typename Scanlines::Tables, tables, 1);  // [1], the first warp plans and warps stage, all read
   const int64_t k = blockIdx.x / chunks;
   const int begin = int(blockIdx.x % chunks) * chunk, end = min_of(begin + chunk, int(p.patches.height));
   const bool valid = p.valid<float>(k);
-  const Rows rows(p, k, valid, layout, tables[0]);
+  const Scanlines scanlines(p, k, valid, layout, tables[0]);
   float scale[kChannels], shift[kChannels];
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
@@ -82,18 +88,18 @@ __launch_bounds__(kThreads, 4) AF_KERNEL
   }
   for (int first = begin; first < end; first += layout.strip) {
     const int count = min_of(layout.strip, end - first);
-    rows.stage(first, count);
+    scanlines.stage(first, count);
     __syncthreads();
-    visit_staged_output(p.patches.dtype, [&](auto tag) {
+    visit_small_float(p.patches.dtype, [&](auto tag) {
       const StagedOutput<typename decltype(tag)::type> out(p, k, first, count, layout);
       for_each_column(int(p.patches.width), [&](int j, int i, int step) {
-        const typename Rows::Column column = rows.column(j);
+        const typename Scanlines::PixelPair column = scanlines.column(j);
         auto pixel = out.down_from(i, j, step);
         for (; i < count; i += step) {
-          const typename Rows::Row row = rows.row(i);
+          const ScanlinePair row = scanlines.row(i);
           float top[kChannels], bottom[kChannels], value[kChannels];
-          rows.blend(row.at0, column, top);
-          rows.blend(row.at1, column, bottom);
+          scanlines.blend(row.at0, column, top);
+          scanlines.blend(row.at1, column, bottom);
           const float inside = row.inside * column.inside;
 #pragma unroll
           for (int c = 0; c < kChannels; ++c) {
@@ -128,9 +134,8 @@ bool can_stage_fwd(const CropResize& p) {
 const char* crop_resize_fwd_staged(const CropResize& p, void* stream) {
   const StagedLayout layout = staged_layout(p, /*with_output=*/true);
   const unsigned chunks = unsigned(chunks_of(p, layout));
-  return with_frames(p, [&](auto type, auto interleaved) {
-    const auto kernel =
-        crop_resize_fwd_staged_kernel<typename decltype(type)::type, decltype(interleaved)::type::value>;
+  return visit_staged_frames(p, [&](auto tag, auto interleaved) {
+    const auto kernel = crop_resize_fwd_staged_kernel<typename decltype(tag)::type, interleaved()>;
     return launch(kernel, dim3(unsigned(p.num_boxes()) * chunks), dim3(kThreads), staged_bytes(p, layout),
                   stream, p, layout, chunks, chunk_of(p, layout));
   });

@@ -1,6 +1,21 @@
 // exit_gate on CUDA: a warp scores a row at a time, and the last block to finish lists the rows.
+//
+//   block 0   scores rows 0-7, 16-23, ..., flags them in `exited`    takes ticket 0
+//   block 1   scores rows 8-15, 24-31, ..., flags them in `exited`   takes ticket 1, the last: sees all
+//                                                                    flags, and lists the rows
+//
+// The lists keep the order of the rows. In the last block each warp counts the flags of its own rows by
+// votes; the sum of the warps before it is where its rows begin in a list, and the votes of the lower lanes
+// are where a lane's row is. Two warps of 4 lanes, one row a lane (s: stays, l: leaves, -: does not run):
+//
+//              warp 0        warp 1
+//   rows       0 1 2 3       4 5 6 7
+//   flags      s l s -       l s s l
+//   counts     2 s, 1 l      2 s, 2 l      of_warp
+//   begin at   0 s, 0 l      2 s, 1 l      the sums of the counts before
+//   keep       0 2           5 6
+//   leave      1             4 7
 #include <cfloat>
-#include <type_traits>
 
 #include "adafocus/exit_gate.h"
 #include "cuda/intrinsics.h"
@@ -9,16 +24,16 @@
 namespace adafocus {
 namespace {
 
-constexpr int kThreads = 256, kMaxThreads = 1024;  // of a block of many, and of one that does all
+constexpr int kLoneThreads = 1024;  // threads of a block that does all: no other one helps it
 constexpr int64_t kMaxBlocks = 2048;
-constexpr int64_t kOneBlockRows = 32;  // to this many rows one block is quicker than several that must meet
-constexpr int kRounds = 8;             // rows that a lane lists at a time
+constexpr int64_t kLoneRows = 32;  // rows up to which one block is quicker than several that must meet
+constexpr int kRounds = 8;         // rows that a lane lists at a time
 
-// What a row's flag in `exited` says until the rows are listed.
+// Bits of a row's flag in `exited` until the rows are listed.
 constexpr uint8_t kLeaves = 1, kRuns = 2;
 
-// Z = sum exp x and S = sum x exp x over x = z - max, of the logits so far. Nothing but a finite number is
-// needed of the maximum of no logits.
+// Sums Z = sum exp x and S = sum x exp x over x = z - max, of the logits z so far. The maximum of no logits
+// may be any finite number.
 template <class C>
 struct SoftmaxSums {
   C max = C(sizeof(C) == 8 ? -DBL_MAX : -FLT_MAX), Z = 0, S = 0;
@@ -30,7 +45,7 @@ struct SoftmaxSums {
     max = to;
   }
 
-  // A logit that is no larger than the maximum, or NaN.
+  // Adds a logit that is no larger than the maximum, or NaN.
   AF_DEVICE void add(C z) {
     const C x = below_max(z, max), e = std::exp(x);
     Z += e;
@@ -38,14 +53,15 @@ struct SoftmaxSums {
   }
 };
 
+// Logits of 16 bytes.
 template <class T>
 struct alignas(16) Vector {
   static constexpr int kSize = 16 / sizeof(T);
   T value[kSize];
 };
 
-// What one lane adds of the vectors of a row. It loads kVectors, 32 apart, before it uses any; more would
-// not fit its registers.
+// Adds one lane's vectors of a row. It loads kVectors, 32 apart, before it uses any; more would not fit its
+// registers.
 template <class C, class T>
 AF_DEVICE void add_vectors(SoftmaxSums<C>& sums, const Vector<T>* row, uint32_t vectors, uint32_t lane) {
   constexpr int kSize = Vector<T>::kSize, kVectors = sizeof(T) == 4 ? 4 : 2;
@@ -76,7 +92,7 @@ AF_DEVICE void add_vectors(SoftmaxSums<C>& sums, const Vector<T>* row, uint32_t 
   }
 }
 
-// The score of a row, in every lane of a warp.
+// Score of a row, in every lane of a warp.
 template <class C, class T>
 AF_DEVICE C score_of(const ExitGate& p, int64_t n, uint32_t lane) {
   constexpr uint32_t kSize = Vector<T>::kSize;
@@ -98,12 +114,13 @@ AF_DEVICE C score_of(const ExitGate& p, int64_t n, uint32_t lane) {
   return exit_score(p.confidence, warp_sum(sums.Z), warp_sum(sums.S));
 }
 
-// How many rows stay and leave.
+// Numbers of rows that stay and that leave.
 struct Counts {
   uint32_t stay, leave;
 };
 
-// Writes a warp's rows of a list, `first` and on for which a lane's bit is set, from place `at` on.
+// Writes a warp's rows into a list from place `at` on: those of `first` and on whose lane's bit in `rows` is
+// set.
 AF_DEVICE void append(int64_t* list, int64_t capacity, uint32_t rows, int64_t at, int64_t first,
                       uint32_t lane) {
   const int64_t place = at + __popc(rows & ((1u << lane) - 1));
@@ -113,7 +130,7 @@ AF_DEVICE void append(int64_t* list, int64_t capacity, uint32_t rows, int64_t at
 // Lists the rows by their flags, in order. The threads of the block take kRounds times their number of rows
 // at a time.
 AF_DEVICE void list_rows(const ExitGate& p) {
-  AF_SHARED(Counts, of_warp, kMaxThreads / kWarp);
+  AF_SHARED(Counts, of_warp, kLoneThreads / kWarp);  // [warps], each writes its own, all threads read
   const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   int64_t stay = 0, leave = 0;  // in the rows so far
   for (int64_t start = 0; start < p.logits.rows; start += int64_t(blockDim.x) * kRounds) {
@@ -162,7 +179,7 @@ AF_DEVICE void list_rows(const ExitGate& p) {
   }
 }
 
-// Whether this block is the last of the grid to come here; then it sees what all blocks wrote before.
+// True in the last block of the grid that comes here, which sees what all blocks wrote before.
 AF_DEVICE bool is_last_block(uint32_t* ticket) {
   __syncthreads();
   bool last = true;
@@ -174,14 +191,14 @@ AF_DEVICE bool is_last_block(uint32_t* ticket) {
   return __syncthreads_and(last);
 }
 
-// That fit the registers: half as many for double.
+// Threads that fit the registers: half as many for double.
 template <class T>
-constexpr int kThreadsThatFit = sizeof(T) == 8 ? kMaxThreads / 2 : kMaxThreads;
+constexpr int kThreadsThatFit = sizeof(T) == 8 ? kLoneThreads / 2 : kLoneThreads;
 
 // Grid: as many warps as keep the rows busy. `ticket` is 0 at the start.
 template <class T>
 __launch_bounds__(kThreadsThatFit<T>, 1) AF_KERNEL exit_gate_fwd_kernel(const ExitGate p, uint32_t* ticket) {
-  using C = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  using C = compute_t<T>;
   const uint32_t lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
   const C threshold = p.threshold_as<C>();
   for (int64_t n = int64_t(blockIdx.x) * warps + threadIdx.x / kWarp; n < p.logits.rows;
@@ -206,11 +223,10 @@ __launch_bounds__(kThreadsThatFit<T>, 1) AF_KERNEL exit_gate_fwd_kernel(const Ex
 
 template <class T>
 const char* fwd(const ExitGate& p, uint32_t* ticket, void* stream) {
-  if (p.logits.rows <= kOneBlockRows) {
+  if (p.logits.rows <= kLoneRows) {
     return launch(exit_gate_fwd_kernel<T>, dim3(1), dim3(kThreadsThatFit<T>), 0, stream, p, nullptr);
   }
-  constexpr int64_t kWarps = kThreads / kWarp;
-  const int64_t blocks = min_of((p.logits.rows + kWarps - 1) / kWarps, kMaxBlocks);
+  const int64_t blocks = min_of<int64_t>((p.logits.rows + kWarps - 1) / kWarps, kMaxBlocks);
   if (const char* why = clear_memory(ticket, sizeof(*ticket), stream)) return why;
   return launch(exit_gate_fwd_kernel<T>, dim3(unsigned(blocks)), dim3(kThreads), 0, stream, p, ticket);
 }

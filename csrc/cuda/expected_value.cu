@@ -4,24 +4,24 @@
 namespace adafocus {
 namespace {
 
-// out[b, :] = sum over t of share[t] v[b, t, :]. The threads are a table of `columns` groups of the depth by
-// slices of the items.
+// Writes out[b, :] = sum over t of share[t] v[b, t, :]. The threads are a table of `columns` groups of the
+// depth by slices of the items.
 template <class C>
-AF_DEVICE void weigh_values(const ExpectedValue& p, int64_t b, const C* share, Group<C>* partial,
+AF_DEVICE void weigh_values(const ExpectedValue& p, int64_t b, const C* share, ChannelGroup<C>* partial,
                             const Matrix& out) {
   const int threads = thread_count(), thread = thread_index();
   const int columns = threads_across(p.depth, threads), slices = threads / columns;
   for (int64_t start = 0; start < p.depth; start += columns * kGroup) {
     const int64_t first = start + thread % columns * kGroup;
     const int count = int(clamp_to<int64_t>(p.depth - first, 0, kGroup));
-    Group<C> sum{};
+    ChannelGroup<C> sum{};
     visit(p.values_dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
       const T* const from =
           static_cast<const T*>(p.values) + b * p.value_strides[0] + first * p.value_strides[2];
 #pragma unroll 4
       for (int t = thread / columns; t < int(p.weights.columns); t += slices) {
-        const Group<C> value = load_group<C>(from + t * p.value_strides[1], p.value_strides[2], count);
+        const ChannelGroup<C> value = load_group<C>(from + t * p.value_strides[1], p.value_strides[2], count);
 #pragma unroll
         for (int c = 0; c < kGroup; ++c) sum[c] += share[t] * value[c];
       }
@@ -46,12 +46,12 @@ AF_DEVICE void weigh_values(const ExpectedValue& p, int64_t b, const C* share, G
 
 // Grid: one block for each row.
 template <class C, int R>
-__launch_bounds__(kWarp* kWarps<R>, 1) AF_KERNEL
+__launch_bounds__(kWarp* kRowWarps<R>, 1) AF_KERNEL
     expected_value_fwd_kernel(const ExpectedValue p, const Matrix out) {
-  AF_SHARED(C, weight, kWarp * R);
-  AF_SHARED(C, share, kWarp * R);  // q w
-  AF_SHARED(C, odds, kWarp * R);   // w / S of the step after the item
-  AF_SHARED(Group<C>, partial, kWarp * kWarps<R>);
+  AF_SHARED(C, weight, kWarp * R);  // [T, then zeros], all threads write and read
+  AF_SHARED(C, share, kWarp * R);   // [T]: q w, all threads write and read
+  AF_SHARED(C, odds, kWarp * R);    // [T]: w / S of the step after the item, all threads write and read
+  AF_SHARED(ChannelGroup<C>, partial, kWarp * kRowWarps<R>);  // [threads], each writes its own, others add it
   const int64_t b = blockIdx.x;
   const int items = int(p.weights.columns);
   C* const q = static_cast<C*>(p.coefficients) + b * items;
@@ -84,9 +84,6 @@ __launch_bounds__(kWarp* kWarps<R>, 1) AF_KERNEL
   weigh_values(p, b, share, partial, out);
 }
 
-constexpr int kThreads = 256;  // of a block of the kernel below
-constexpr int64_t kMaxGridY = 65535;
-
 // Grid: (rows [b, t], groups of the depth); the threads are a table of `columns` groups by rows.
 template <class C>
 __launch_bounds__(kThreads, 1) AF_KERNEL
@@ -98,12 +95,12 @@ __launch_bounds__(kThreads, 1) AF_KERNEL
   visit(p.weights.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const T weight = static_cast<const T*>(p.weights.data)[p.weights.offset(b, t)];
-    share *= C(clean_weight(load_as<WeightOf<T>>(weight)));
+    share *= C(clean_weight(load_as<compute_t<T>>(weight)));
   });
   for (int64_t first = (int64_t(blockIdx.y) * blockDim.x + threadIdx.x) * kGroup; first < p.depth;
        first += int64_t(gridDim.y) * blockDim.x * kGroup) {
     const int count = int(min_of<int64_t>(p.depth - first, kGroup));
-    Group<C> value{};
+    ChannelGroup<C> value{};
     visit(grad.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
       value =
@@ -132,17 +129,18 @@ const char* bwd_values(const ExpectedValue& p, const Matrix& grad, void* d_value
 
 const char* expected_value_fwd_cuda(const ExpectedValue& p, const Matrix& out, void* stream) {
   if (p.weights.rows == 0) return nullptr;
-  return with_kernel(p, [&](auto tag, auto items) {
+  return visit_row(p, [&](auto tag, auto items) {
     return launch(expected_value_fwd_kernel<typename decltype(tag)::type, items()>,
-                  dim3(unsigned(p.weights.rows)), dim3(kWarp, kWarps<items()>), 0, stream, p, out);
+                  dim3(unsigned(p.weights.rows)), dim3(kWarp, kRowWarps<items()>), 0, stream, p, out);
   });
 }
 
 const char* expected_value_bwd_values_cuda(const ExpectedValue& p, const Matrix& grad, void* d_values,
                                            void* stream) {
   if (p.weights.rows * p.weights.columns * p.depth == 0) return nullptr;
-  return p.double_precision ? bwd_values<double>(p, grad, d_values, stream)
-                            : bwd_values<float>(p, grad, d_values, stream);
+  return visit_compute(p.double_precision, [&](auto tag) {
+    return bwd_values<typename decltype(tag)::type>(p, grad, d_values, stream);
+  });
 }
 
 }  // namespace adafocus

@@ -1,33 +1,34 @@
-// What the kernels of expected_value share: a block for each row, whose warps share the samples.
+// Parts that the kernels of expected_value share: a block for each row, whose warps share the samples.
 #pragma once
 
 #include "adafocus/expected_value.h"
-#include "cuda/group.cuh"
+#include "cuda/channel_group.cuh"
 #include "cuda/race.cuh"
 
 namespace adafocus {
 
 static_assert(kMaxItems >= kMaxExpectedValueItems, "a warp races all items of a row");
 
-// Warps of a block: fewer where each lane has many items in registers.
+// Warps of a row's block: more than kWarps, since a row has many samples, but fewer of them where each lane
+// has many items in registers.
 template <int R>
-constexpr int kWarps = R <= 8 ? 16 : 8;
+constexpr int kRowWarps = R <= 8 ? 16 : 8;
 
 AF_DEVICE int thread_count() { return int(blockDim.y * kWarp); }
 
-// The clean weights of a row, and zeros up to `size`.
+// Writes the clean weights of a row, and zeros up to `size`.
 template <class C>
 AF_DEVICE void load_weights(const Matrix& weights, int64_t b, int size, C* to) {
   visit(weights.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const T* const from = static_cast<const T*>(weights.data);
     for (int t = thread_index(); t < size; t += thread_count()) {
-      to[t] = t < weights.columns ? C(clean_weight(load_as<WeightOf<T>>(from[weights.offset(b, t)]))) : C(0);
+      to[t] = t < weights.columns ? C(clean_weight(load_as<compute_t<T>>(from[weights.offset(b, t)]))) : C(0);
     }
   });
 }
 
-// The sum of x [count] without x[t].
+// Sum of x [count] without x[t].
 template <class C>
 AF_DEVICE C sum_of_others(const C* x, int count, int t) {
   C sum = 0;
@@ -35,7 +36,7 @@ AF_DEVICE C sum_of_others(const C* x, int count, int t) {
   return sum;
 }
 
-// 1 / S of the step after item t has been drawn first.
+// Inverse 1 / S of the step after item t has been drawn first.
 template <class C>
 AF_DEVICE InverseRest<C> inverse_without(const C* weight, int count, int t) {
   const C rest = 1 - weight[t];
@@ -48,7 +49,7 @@ template <int R, class C, class F>
 AF_DEVICE void for_each_step(const ExpectedValue& p, int64_t b, const C* weight, const F& f) {
   WarpRace<R> race(p.weights, p.random, b);
   const int k = int(p.k), samples = int(p.num_samples);
-  for (int m = threadIdx.y; m < samples; m += kWarps<R>) {
+  for (int m = threadIdx.y; m < samples; m += kRowWarps<R>) {
     race.start(m);
     C rest = 1;
     for (int step = 1; step < k; ++step) {
@@ -58,10 +59,10 @@ AF_DEVICE void for_each_step(const ExpectedValue& p, int64_t b, const C* weight,
   }
 }
 
-// Calls f(t, sum) with the sum of what all warps have for item t of the row, in one of the block's threads.
-// Begins and ends with all threads in step.
+// Calls f(t, sum) in one of the block's threads for each item t of the row, with the sum of all warps'
+// of_warp; `partial` has room for a group of each thread. Begins and ends with all threads in step.
 template <int R, class C, class F>
-AF_DEVICE void sum_over_warps(const C (&of_warp)[R], int64_t items, Group<C>* partial, const F& f) {
+AF_DEVICE void sum_over_warps(const C (&of_warp)[R], int64_t items, ChannelGroup<C>* partial, const F& f) {
   constexpr int kRun = WarpRace<R>::kRun, kItems = kWarp * kRun;
 #pragma unroll
   for (int run = 0; run < R / kRun; ++run) {
@@ -71,18 +72,20 @@ AF_DEVICE void sum_over_warps(const C (&of_warp)[R], int64_t items, Group<C>* pa
     const int n = thread_index(), t = run * kItems + n;
     if (n < kItems && t < items) {
       C sum = 0;
-      for (int warp = 0; warp < kWarps<R>; ++warp) sum += partial[warp * kWarp + n / kRun][n % kRun];
+      for (int warp = 0; warp < kRowWarps<R>; ++warp) sum += partial[warp * kWarp + n / kRun][n % kRun];
       f(t, sum);
     }
     __syncthreads();
   }
 }
 
+// Returns f(TypeTag<C>{}, std::integral_constant<int, R>{}) with the type of the arithmetic and a lane's
+// items.
 template <class F>
-const char* with_kernel(const ExpectedValue& p, const F& launch_of) {
-  if (p.weights.rows > INT32_MAX) return "there are more than 2^31 rows";
-  return with_items_per_lane(p.weights.columns, [&](auto items) {
-    return p.double_precision ? launch_of(TypeTag<double>{}, items) : launch_of(TypeTag<float>{}, items);
+const char* visit_row(const ExpectedValue& p, const F& f) {
+  if (p.weights.rows > kMaxGridX) return "there are more than 2^31 rows";
+  return visit_items_per_lane(p.weights.columns, [&](auto items) {
+    return visit_compute(p.double_precision, [&](auto tag) { return f(tag, items); });
   });
 }
 

@@ -4,7 +4,8 @@
 namespace adafocus {
 namespace {
 
-// dot [items] = <g_b, v_{b, t}>, with room for a part of g_b. `width` lanes share an item.
+// Writes dot [T] = <g_b, v_{b, t}>; `gradient` [gradient_size] has room for a part of g_b. `width` lanes
+// share an item.
 template <class C>
 AF_DEVICE void multiply_values(const ExpectedValue& p, int64_t b, const Matrix& grad, C* gradient,
                                int gradient_size, C* dot) {
@@ -14,7 +15,7 @@ AF_DEVICE void multiply_values(const ExpectedValue& p, int64_t b, const Matrix& 
   for (int t = thread_index(); t < items; t += thread_count()) dot[t] = C(0);
   for (int64_t start = 0; start < p.depth; start += gradient_size) {
     const int count = int(min_of<int64_t>(p.depth - start, gradient_size));
-    __syncthreads();  // what was there has been read
+    __syncthreads();  // the last part has been read
     visit(grad.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
       const T* const from = static_cast<const T*>(grad.data) + grad.offset(b, start);
@@ -32,7 +33,8 @@ AF_DEVICE void multiply_values(const ExpectedValue& p, int64_t b, const Matrix& 
         C sum = 0;
         for (int d = lane % width * kGroup; d < count && t < items; d += width * kGroup) {
           const int channels = min_of(count - d, kGroup);
-          const Group<C> value = load_group<C>(from + d * p.value_strides[2], p.value_strides[2], channels);
+          const ChannelGroup<C> value =
+              load_group<C>(from + d * p.value_strides[2], p.value_strides[2], channels);
 #pragma unroll
           for (int c = 0; c < kGroup; ++c) {
             if (c < channels) sum += value[c] * gradient[d + c];
@@ -50,18 +52,18 @@ AF_DEVICE void multiply_values(const ExpectedValue& p, int64_t b, const Matrix& 
 
 // Grid: one block for each row.
 template <class C, int R>
-__launch_bounds__(kWarp* kWarps<R>, 1) AF_KERNEL
+__launch_bounds__(kWarp* kRowWarps<R>, 1) AF_KERNEL
     expected_value_bwd_weights_kernel(const ExpectedValue p, const Matrix grad, bool normaliser_grad,
                                       const Matrix d_weights) {
-  AF_SHARED(C, weight, kWarp * R);
-  AF_SHARED(C, dot, kWarp * R);  // <g, v>, then w <g, v>
-  AF_SHARED(C, d_weight, kWarp * R);
-  AF_SHARED(Group<C>, partial, kWarp * kWarps<R>);
+  AF_SHARED(C, weight, kWarp * R);    // [T, then zeros], all threads write and read
+  AF_SHARED(C, dot, kWarp * R);       // [T]: <g, v>, then w <g, v>, all threads write and read
+  AF_SHARED(C, d_weight, kWarp * R);  // [T, then zeros], each item's by one thread at a time
+  AF_SHARED(ChannelGroup<C>, partial, kWarp * kRowWarps<R>);  // [threads], all threads write and read
   const int64_t b = blockIdx.x;
   const int items = int(p.weights.columns);
   const C* const q = static_cast<const C*>(p.coefficients) + b * items;
   load_weights(p.weights, b, kWarp * R, weight);
-  multiply_values(p, b, grad, reinterpret_cast<C*>(partial), kWarp * kWarps<R> * kGroup, dot);
+  multiply_values(p, b, grad, reinterpret_cast<C*>(partial), kWarp * kRowWarps<R> * kGroup, dot);
   for (int t = thread_index(); t < kWarp * R; t += thread_count()) {
     d_weight[t] = t < items ? q[t] * dot[t] : C(0);
     dot[t] = t < items ? dot[t] * weight[t] : C(0);
@@ -100,9 +102,9 @@ __launch_bounds__(kWarp* kWarps<R>, 1) AF_KERNEL
 const char* expected_value_bwd_weights_cuda(const ExpectedValue& p, const Matrix& grad, bool normaliser_grad,
                                             const Matrix& d_weights, void* stream) {
   if (p.weights.rows == 0) return nullptr;
-  return with_kernel(p, [&](auto tag, auto items) {
+  return visit_row(p, [&](auto tag, auto items) {
     return launch(expected_value_bwd_weights_kernel<typename decltype(tag)::type, items()>,
-                  dim3(unsigned(p.weights.rows)), dim3(kWarp, kWarps<items()>), 0, stream, p, grad,
+                  dim3(unsigned(p.weights.rows)), dim3(kWarp, kRowWarps<items()>), 0, stream, p, grad,
                   normaliser_grad, d_weights);
   });
 }

@@ -5,7 +5,7 @@ namespace adafocus {
 namespace {
 
 template <int kBytes>
-__launch_bounds__(kCopyThreads) AF_KERNEL gather_rows_fwd_kernel(const RowCopy p, uint32_t count) {
+__launch_bounds__(kThreads) AF_KERNEL gather_rows_fwd_kernel(const RowCopy p, uint32_t count) {
   const int64_t j = index_entry();
   if (j < p.num_index) copy_row<kBytes>(p, count, p.named_row(j), j);
 }

@@ -1,8 +1,8 @@
-// Copies of rows, for gather_rows and scatter_rows.
+// Copies of rows of a batch, for gather_rows and scatter_rows.
 #pragma once
 
 #include "adafocus/gather_rows.h"
-#include "cuda/copy.cuh"
+#include "cuda/move_elements.cuh"
 
 namespace adafocus {
 
@@ -12,7 +12,7 @@ AF_DEVICE void copy_row(const RowCopy& p, uint32_t count, int64_t from_row, int6
   using T = element_t<kBytes>;
   const T* const from = static_cast<const T*>(p.from) + from_row * p.from_row_stride;
   T* const to = static_cast<T*>(p.to) + to_row * p.to_row_stride;
-  // Where element i is, by the strides of either side.
+  // Offset of element i, by the strides of either side.
   const auto offset = [&](uint32_t i, const int64_t* stride) {
     const int last = p.row.dims - 1;
     int64_t offset = 0;
@@ -29,7 +29,7 @@ AF_DEVICE void copy_row(const RowCopy& p, uint32_t count, int64_t from_row, int6
       [&](uint32_t i, T value) { to[offset(i, p.row.to_stride)] = value; });
 }
 
-// The entry of the index that this thread copies a row of.
+// Entry of the index whose row this thread copies.
 AF_DEVICE int64_t index_entry() { return int64_t(blockIdx.x) * blockDim.y + threadIdx.y; }
 
 // The same copy in elements as wide as its sizes, strides and addresses allow.
@@ -64,8 +64,8 @@ const char* launch_row_copy(const RowCopy& narrow, void* stream, const KernelOf&
     return "there are more than 2^31 rows or elements in a row";
   if (count == 0 || p.num_index == 0) return nullptr;
   unsigned columns = 1;
-  while (columns < kCopyThreads && columns < count) columns *= 2;
-  const unsigned rows = kCopyThreads / columns;
+  while (columns < kThreads && columns < count) columns *= 2;
+  const unsigned rows = kThreads / columns;
   const dim3 grid(unsigned((p.num_index + rows - 1) / rows), move_blocks(count, columns));
   const auto run = [&](auto bytes) {
     return launch(kernel_of(bytes), grid, dim3(columns, rows), 0, stream, p, uint32_t(count));

@@ -1,16 +1,17 @@
-// What a kernel needs from its compiler and from the runtime. Here and in intrinsics.h only is it known
+// Everything that a kernel needs from its compiler and from the runtime. Only this file and intrinsics.h know
 // which compiler reads the kernels: nvcc for the GPU, or a C++ compiler for the tests, which run them on
 // the host with twins of the CUDA names from cuda_on_host.h (threadIdx, __syncthreads, __shfl_xor_sync, ...).
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #define AF_KERNEL __global__ void
 #define AF_DEVICE __device__ __forceinline__
-// A static array in shared memory.
+// Static array in shared memory. The line of a declaration ends with its shape, who writes and who reads it.
 #define AF_SHARED(type, name, count) __shared__ type name[count]
 #else
 #include "cuda_on_host.h"
@@ -21,13 +22,18 @@
 
 namespace adafocus {
 
-// Shared memory that a block may have on every architecture from sm_80 on: sm_86, sm_89 and sm_120 set it.
-constexpr size_t kMaxShared = 99 * 1024;
+// Threads of a block, unless its kernel names another number and says why.
+constexpr int kThreads = 256;
 
-// What it may have without asking for more, static arrays included, and what of it is left to those.
-constexpr size_t kDefaultShared = 48 * 1024, kStaticShared = 4 * 1024;
+// Blocks of a grid along x and along y.
+constexpr int64_t kMaxGridX = INT32_MAX, kMaxGridY = 65535;
 
-// Shared memory of the size given to launch, 16-byte aligned.
+// Bytes of shared memory that a block may have on every architecture from sm_80 on: sm_86, sm_89 and sm_120
+// set the limit. A launch has kDefaultShared without asking for more, of which kStaticShared are left to
+// static arrays.
+constexpr size_t kMaxShared = 99 * 1024, kDefaultShared = 48 * 1024, kStaticShared = 4 * 1024;
+
+// Dynamic shared memory, of the size given to launch, 16-byte aligned.
 AF_DEVICE unsigned char* dynamic_shared() {
 #if defined(__CUDACC__)
   extern __shared__ __align__(16) unsigned char af_dynamic_shared[];
@@ -79,7 +85,7 @@ inline const char* message_of(cudaError_t error) {
 
 }  // namespace detail
 
-// Launches a kernel on a stream (a cudaStream_t) and does not wait for it; returns what went wrong, or null.
+// Launches a kernel on a stream (a cudaStream_t) and does not wait for it; returns an error's text, or null.
 template <class... Parameters>
 const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
                    const typename detail::Same<Parameters>::type&... parameters) {
@@ -88,7 +94,8 @@ const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
       detail::launch(kernel, grid, block, shared_bytes, static_cast<cudaStream_t>(stream), parameters...));
 #else
   static_cast<void>(stream);
-  return cuda_on_host::run(grid, block, shared_bytes, [&] { kernel(parameters...); });
+  return cuda_on_host::run(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
+                           [&] { kernel(parameters...); });
 #endif
 }
 

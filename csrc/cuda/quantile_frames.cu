@@ -6,16 +6,17 @@
 namespace adafocus {
 namespace {
 
-constexpr int kRows = 4;  // of a block
+constexpr int kRows = 4;  // rows of a block, a warp each
 
-// Up to 32 bins of a row, one a lane.
+// Bins of a row, up to 32, one a lane.
 template <class C>
 struct Bins {
-  int64_t first;
+  int64_t first;  // number of the first bin
   int count;
-  bool last;     // of the row
-  double sum;    // of the weights up to the last bin
-  C start, end;  // where the first bin starts, and where this lane's ends
+  bool last;   // these are the last bins of the row
+  double sum;  // of the weights of the row up to the last of these bins
+  C start;     // the quantile at which the first bin starts
+  C end;       // the quantile at which this lane's bin ends
 
   // Sums weights from left to right, which everywhere gives the same: the order decides what is rounded.
   AF_DEVICE Bins(const Matrix& weights, int64_t b, int64_t first, double sum_before)
@@ -44,9 +45,9 @@ struct Bins {
   // The largest quantile that these bins reach.
   AF_DEVICE C reach() const { return __shfl_sync(kAllLanes, end, count - 1); }
 
-  // The frame of a quantile that they reach, or that is in the last bin.
+  // The frame of a quantile that these bins reach, or that is in the last bin of the row.
   AF_DEVICE int64_t frame_of(C quantile, int64_t bins, int64_t num_frames) const {
-    int bin = 0;  // how many of the first count - 1 end before the quantile
+    int bin = 0;  // the number of bins, of the first count - 1, that end before the quantile
     for (int step = kWarp / 2; step > 0; step /= 2) {
       const int probed = bin + step - 1;
       const C probe = __shfl_sync(kAllLanes, end, probed);
@@ -79,8 +80,8 @@ __launch_bounds__(kWarp* kRows, 1) AF_KERNEL quantile_frames_kernel(const Quanti
   if (b >= p.weights.rows) return;
   const int64_t bins = p.weights.columns;
   double sum = 0;
-  int64_t done = 0;           // quantiles, which never fall, so that they are found in their order
-  int64_t least = INT64_MIN;  // the maximum of index_i - i so far: what it has to be for the next, too
+  int64_t done = 0;           // quantiles so far: they never fall, and are found in their order
+  int64_t least = INT64_MIN;  // the maximum of index_i - i so far, and its minimum for the next ones
   for (int64_t first = 0; done < p.k; first += kWarp) {
     const Bins<C> chunk(p.weights, b, first, sum);
     sum = chunk.sum;
@@ -110,7 +111,8 @@ const char* fwd(const QuantileFrames& p, void* stream) {
 
 const char* quantile_frames_fwd_cuda(const QuantileFrames& p, void* stream) {
   if (p.weights.rows == 0) return nullptr;
-  return p.weights.dtype == DType::kFloat64 ? fwd<double>(p, stream) : fwd<float>(p, stream);
+  return visit_compute(p.weights.dtype == DType::kFloat64,
+                       [&](auto tag) { return fwd<typename decltype(tag)::type>(p, stream); });
 }
 
 }  // namespace adafocus

@@ -1,7 +1,22 @@
-// The race of race.h between up to kMaxItems items of a row, run by one warp in registers.
+// The race of race.h between up to kMaxItems items of a row, run by one warp in registers. A race goes
+// through four phases, of which the last two repeat until as many items as wanted have been taken:
+//   1. load     (the constructor) each item gets its weight, once for all races of the row,
+//   2. start    each item gets its time of arrival, and the items of each run are sorted by it,
+//   3. find     the earliest time among the heads of all runs, of the lane and then of the warp,
+//   4. remove   the run that has it moves up by one.
+//
+// Example of 8 items in two lanes with R = 4, so that a lane has one run of four. Times are small numbers
+// here, "-" is kNever, and order_ is written as its digits, the places of the times' items in the run:
+//
+//              lane 0: items 0 1 2 3      lane 1: items 4 5 6 7
+//              time_        order_        time_        order_
+//   times      5  2  9  4                 7  3  8  6
+//   start      2  4  5  9   1 3 0 2       3  6  7  8   1 3 0 2
+//   find       head 2                     head 3                     2 is less: next() is item 0 + 1
+//   remove     4  5  9  -   3 0 2         3  6  7  8   1 3 0 2       lane 0 clears bit 1 of left_
+//   find       head 4                     head 3                     3 is less: next() is item 4 + 1
+//   remove     4  5  9  -   3 0 2         6  7  8  -   3 0 2         lane 1 clears bit 1 of left_
 #pragma once
-
-#include <type_traits>
 
 #include "adafocus/weighted_sample.h"
 #include "cuda/random.cuh"
@@ -11,24 +26,21 @@ namespace adafocus {
 
 constexpr int kMaxItemsPerLane = 32, kMaxItems = kWarp * kMaxItemsPerLane;
 
-// The time of what no longer races: as bits, it is later than infinity.
+// Time of an item that no longer races: as bits, it is later than infinity.
 constexpr uint32_t kNever = 0xffffffffu;
 
-// The type of the arithmetic on weights of type T, up to the race's.
-template <class T>
-using WeightOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-// a / b, correctly rounded, given 1 / b, as long as nothing over- or underflows: the first step leaves less
-// than one unit in the last place, from where the second is exact (Markstein).
+// Quotient a / b, correctly rounded, given 1 / b, as long as nothing over- or underflows: the first step
+// leaves less than one unit in the last place, from where the second is exact (Markstein).
 AF_DEVICE float divide(float a, float b, float inverse) {
   float quotient = a * inverse;
   quotient = fused_multiply_add(fused_multiply_add(-b, quotient, a), inverse, quotient);
   return fused_multiply_add(fused_multiply_add(-b, quotient, a), inverse, quotient);
 }
 
-// R items a lane; threads are (lane, warp). The items of a lane are in runs: items that follow one another,
-// so that one call of random_words serves them, and whose times are kept in order, so that only the first one
-// of each run is looked at. Those beyond the last item have no weight and come after all others.
+// Race of R items a lane; threads are (lane, warp). The items of a lane are in runs: items that follow one
+// another, so that one call of random_words serves them, and whose times are kept in order, so that only the
+// head of each run is looked at. Items beyond the last one of the row have no weight and come after all
+// others.
 template <int R>
 class WarpRace {
  public:
@@ -38,7 +50,7 @@ class WarpRace {
       : seed_(*random.seed), row_(random.row(b)) {
     visit(weights.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      using W = WeightOf<T>;
+      using W = compute_t<T>;
       W weight[R], largest = 0;
 #pragma unroll
       for (int r = 0; r < R; ++r) {
@@ -58,7 +70,7 @@ class WarpRace {
   // The number of item r of this lane.
   AF_DEVICE static uint32_t item(int r) { return (r / kRun * kWarp + threadIdx.x) * kRun + r % kRun; }
 
-  // All items start, for a draw of the row.
+  // Starts all items, for a draw of the row.
   AF_DEVICE void start(uint32_t draw) {
     left_ = ~0u;
 #pragma unroll
@@ -73,26 +85,20 @@ class WarpRace {
     }
   }
 
-  // The number of the next item to arrive, which is taken then. There must be one.
+  // Takes the next item to arrive and returns its number. There must be one.
   AF_DEVICE uint32_t next() {
-    uint32_t time = kNever, next = kNever;
-#pragma unroll
-    for (int run = 0; run < R / kRun; ++run) time = min_of(time, time_[run * kRun]);
-    time = warp_min(time);
-#pragma unroll
-    for (int run = R / kRun - 1; run >= 0; --run) next = time_[run * kRun] == time ? first_of(run) : next;
-    next = warp_min(next);
+    const uint32_t next = find_next();
 #pragma unroll
     for (int run = 0; run < R / kRun; ++run) {
-      if (first_of(run) == next) remove_first(run);
+      if (head_of(run) == next) remove_head(run);
     }
     return next;
   }
 
-  // Whether item r of this lane has not been taken.
+  // True until item r of this lane is taken.
   AF_DEVICE bool is_left(int r) const { return left_ >> r & 1; }
 
-  // The sum over all items that are left, of values by their number.
+  // Sum over all items that are left, of `values` by their number.
   template <class C>
   AF_DEVICE C sum_of_left(const C* values) const {
     C sum = 0;
@@ -102,6 +108,17 @@ class WarpRace {
   }
 
  private:
+  // The number of the item that arrives first: of several at once, the one of the lowest number.
+  AF_DEVICE uint32_t find_next() const {
+    uint32_t time = kNever, next = kNever;
+#pragma unroll
+    for (int run = 0; run < R / kRun; ++run) time = min_of(time, time_[run * kRun]);
+    time = warp_min(time);
+#pragma unroll
+    for (int run = R / kRun - 1; run >= 0; --run) next = time_[run * kRun] == time ? head_of(run) : next;
+    return warp_min(next);
+  }
+
   // Orders a run by time; items of the same time stay in the order of their numbers.
   AF_DEVICE void sort(int run) {
     uint32_t* const time = time_ + run * kRun;
@@ -126,9 +143,9 @@ class WarpRace {
   }
 
   // The number of the item of a run that arrives first, if not all have been taken.
-  AF_DEVICE uint32_t first_of(int run) const { return item(run * kRun) | order_[run] % 4; }
+  AF_DEVICE uint32_t head_of(int run) const { return item(run * kRun) | order_[run] % 4; }
 
-  AF_DEVICE void remove_first(int run) {
+  AF_DEVICE void remove_head(int run) {
     left_ &= ~(1u << (run * kRun + order_[run] % 4));
 #pragma unroll
     for (int r = run * kRun; r < (run + 1) * kRun - 1; ++r) time_[r] = time_[r + 1];
@@ -136,22 +153,23 @@ class WarpRace {
     order_[run] >>= 2;
   }
 
-  int64_t seed_, row_;
-  float weight_[R], inverse_[R];
-  uint32_t time_[R];          // of each run the items that have not been taken, then kNever
-  uint32_t order_[R / kRun];  // and, two bits each, which items of the run they are
-  uint32_t left_;             // a bit for each item of this lane
+  int64_t seed_;  // of all rows
+  int64_t row_;   // the key of this row
+  // By item of the lane, in the order of the items' numbers:
+  float weight_[R];   // [R]: the item's weight in the race
+  float inverse_[R];  // [R]: 1 / weight_
+  // By run, in the order of arrival: when an item is taken, the ones behind it move up.
+  uint32_t time_[R];          // [runs, kRun]: bits of the times of the run's items that are left, then kNever
+  uint32_t order_[R / kRun];  // [runs]: two bits for each of these times, the place of its item in the run
+  uint32_t left_;             // a bit for each item of the lane, 1 until it is taken
 };
 
-// Calls f(number), an integral_constant, with the least R that a race of so many items takes.
+// Returns f(std::integral_constant<int, R>{}) with the least R that a race of so many items takes.
 template <class F>
-const char* with_items_per_lane(int64_t items, const F& f) {
-  if (items <= kWarp) return f(std::integral_constant<int, 1>{});
-  if (items <= 2 * kWarp) return f(std::integral_constant<int, 2>{});
-  if (items <= 4 * kWarp) return f(std::integral_constant<int, 4>{});
-  if (items <= 8 * kWarp) return f(std::integral_constant<int, 8>{});
-  if (items <= 16 * kWarp) return f(std::integral_constant<int, 16>{});
-  return f(std::integral_constant<int, 32>{});
+const char* visit_items_per_lane(int64_t items, const F& f) {
+  int per_lane = 1;
+  while (per_lane < kMaxItemsPerLane && int64_t(per_lane) * kWarp < items) per_lane *= 2;
+  return visit_int<1, 2, 4, 8, 16, 32>(per_lane, f);
 }
 
 }  // namespace adafocus

@@ -1,4 +1,4 @@
-// Random words in kernels.
+// Random words in the registers of a kernel.
 #pragma once
 
 #include "adafocus/philox.h"
@@ -6,7 +6,7 @@
 
 namespace adafocus {
 
-// Word n of four, without an index at run time, which would put them into memory.
+// Word n of four, without an index at run time, which would put the words into memory.
 AF_DEVICE uint32_t word_of(const Words4& words, uint32_t n) {
   const uint32_t low = n % 2 == 0 ? words.word[0] : words.word[1];
   const uint32_t high = n % 2 == 0 ? words.word[2] : words.word[3];

@@ -6,7 +6,7 @@ namespace adafocus {
 namespace {
 
 template <int kBytes>
-__launch_bounds__(kCopyThreads) AF_KERNEL scatter_rows_fwd_kernel(const RowCopy p, uint32_t count) {
+__launch_bounds__(kThreads) AF_KERNEL scatter_rows_fwd_kernel(const RowCopy p, uint32_t count) {
   const int64_t j = index_entry();
   if (j >= p.num_index) return;
   const int64_t row = p.named_row(j);

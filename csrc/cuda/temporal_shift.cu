@@ -1,12 +1,14 @@
-// temporal_shift on CUDA: a copy that picks the frame of every 16 bytes, or of every element.
+// temporal_shift on CUDA: a copy that picks the frame of every 16 bytes (dense frames) or of every element
+// (any). ADAFOCUS_CUDA_KERNEL=any in the environment takes the latter for every call (kernel_choice.h).
 #include "adafocus/strided_block.h"
 #include "adafocus/temporal_shift.h"
-#include "cuda/copy.cuh"
+#include "cuda/kernel_choice.h"
+#include "cuda/move_elements.cuh"
 
 namespace adafocus {
 namespace {
 
-// Where the groups of channels of a frame come from: null for zeros.
+// Frames that the groups of channels of a frame come from: null for zeros.
 template <class T>
 struct Sources {
   const T* frame[kShiftGroups];
@@ -23,27 +25,27 @@ struct Sources {
   AF_DEVICE const T* of(int group) const { return group == 0 ? frame[0] : group == 1 ? frame[1] : frame[2]; }
 };
 
-// The group that number i of a row of channels is in, of which each group has `fold` but the last.
+// Group of channel i; each group has `fold` channels but the last.
 AF_DEVICE int group_of(uint32_t i, uint32_t fold) { return i < fold ? 0 : i < 2 * fold ? 1 : 2; }
 
-// 16 bytes of the channels from `first` on, from the frame of each group that has one of them.
+// Pieces of 16 bytes: the channels from `first` on, from the frame of each group that has one of them.
 struct Pieces {
   uint32_t first;
   Bytes16 from[kShiftGroups];
 };
 
-// A word of elements of kBytes with the bits set of those before number `end`, where it begins with `begin`.
+// Mask of the elements before number `end` in a word of elements of kBytes that begins with number `begin`.
 template <int kBytes>
 AF_DEVICE uint32_t bits_before(int end, int begin) {
   const int bits = clamp_to(8 * kBytes * (end - begin), 0, 32);
   return bits < 32 ? (1u << bits) - 1 : ~0u;
 }
 
-// Frames that are dense in the same order on both sides: `repeats` times `period` elements, in which the
+// For frames that are dense in the same order on both sides: `repeats` times `period` elements, in which the
 // groups are runs of `fold`, `fold` and the rest. (Interleaved channels repeat in every pixel; planes are one
 // repeat.) 16 bytes at a time, which a period has a whole number of. Grid: (frame, chunk of it).
 template <int kBytes>
-__launch_bounds__(kCopyThreads) AF_KERNEL
+__launch_bounds__(kThreads) AF_KERNEL
     temporal_shift_dense_kernel(const TemporalShift p, uint32_t period, uint32_t fold, uint32_t vectors) {
   using T = element_t<kBytes>;
   constexpr int kElements = 16 / kBytes;
@@ -63,7 +65,7 @@ __launch_bounds__(kCopyThreads) AF_KERNEL
     return pieces;
   };
   const auto store = [&](uint32_t v, const Pieces& pieces) {
-    // How many of the elements come before the second group's, and before the rest.
+    // Numbers of elements that come before the second group's, and before the rest.
     const int second = clamp_to(int(fold) - int(pieces.first), 0, kElements);
     const int rest = clamp_to(int(2 * fold) - int(pieces.first), 0, kElements);
     Bytes16 out;
@@ -80,9 +82,9 @@ __launch_bounds__(kCopyThreads) AF_KERNEL
   move_elements(vectors, load, store);
 }
 
-// Any frames. Grid: as above.
+// For any frames. Grid: (frame, chunk of it).
 template <int kBytes>
-__launch_bounds__(kCopyThreads) AF_KERNEL temporal_shift_any_kernel(const TemporalShift p, uint32_t count) {
+__launch_bounds__(kThreads) AF_KERNEL temporal_shift_any_kernel(const TemporalShift p, uint32_t count) {
   using T = element_t<kBytes>;
   const Sources<T> sources(p, blockIdx.x);
   T* const to = static_cast<T*>(p.to.data) + p.to_offset(blockIdx.x);
@@ -100,7 +102,7 @@ __launch_bounds__(kCopyThreads) AF_KERNEL temporal_shift_any_kernel(const Tempor
   move_elements(count, load, [&](uint32_t i, T value) { to[i] = value; });
 }
 
-// Whether both sides of a frame are the same run of memory, in 16 bytes that the groups' period is made of.
+// True if both sides of a frame are the same run of memory, in 16 bytes that the groups' period is made of.
 bool is_dense(const TemporalShift& p, int64_t period, int64_t elements) {
   StridedDim dims[] = {{p.to.channels, p.from.stride_c, p.to.stride_c},
                        {p.to.height, p.from.stride_y, p.to.stride_y},
@@ -118,17 +120,18 @@ const char* fwd(const TemporalShift& p, void* stream) {
   const int64_t pixels = p.to.height * p.to.width, count = pixels * p.to.channels;
   if (count > kMaxMoved || p.to.count > INT32_MAX)
     return "there are more than 2^31 frames or elements in one";
-  const auto grid = [&](int64_t moves) {
-    return dim3(unsigned(p.to.count), move_blocks(moves, kCopyThreads));
-  };
+  const auto grid = [&](int64_t moves) { return dim3(unsigned(p.to.count), move_blocks(moves, kThreads)); };
   const int64_t repeats = p.to.stride_c == 1 ? pixels : 1, planes = pixels / repeats;
   const int64_t period = planes * p.to.channels, vectors = count / kElements;
-  if (is_dense(p, period, kElements)) {
-    return launch(temporal_shift_dense_kernel<kBytes>, grid(vectors), dim3(kCopyThreads), 0, stream, p,
+  const auto dense = [&] {
+    return launch(temporal_shift_dense_kernel<kBytes>, grid(vectors), dim3(kThreads), 0, stream, p,
                   uint32_t(period), uint32_t(planes * p.fold), uint32_t(vectors));
-  }
-  return launch(temporal_shift_any_kernel<kBytes>, grid(count), dim3(kCopyThreads), 0, stream, p,
-                uint32_t(count));
+  };
+  const auto any = [&] {
+    return launch(temporal_shift_any_kernel<kBytes>, grid(count), dim3(kThreads), 0, stream, p,
+                  uint32_t(count));
+  };
+  return launch_fast_or_any(is_dense(p, period, kElements), dense, any);
 }
 
 }  // namespace

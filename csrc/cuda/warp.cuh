@@ -1,4 +1,4 @@
-// What the lanes of a warp do together.
+// Operations of the lanes of a warp together.
 #pragma once
 
 #include "adafocus/dtype.h"
@@ -8,7 +8,8 @@
 namespace adafocus {
 
 constexpr int kWarp = 32;
-constexpr uint32_t kAllLanes = 0xffffffffu;
+constexpr int kWarps = kThreads / kWarp;
+constexpr uint32_t kAllLanes = 0xffffffffu;  // the mask of a whole warp
 
 AF_DEVICE int thread_index() { return int(threadIdx.y * blockDim.x + threadIdx.x); }
 

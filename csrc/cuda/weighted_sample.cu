@@ -1,22 +1,22 @@
-// weighted_sample on CUDA: a warp for each sample of few items, a block for each of many.
+// weighted_sample on CUDA: a warp for each sample of few items, a block for each sample of any number of
+// them. ADAFOCUS_CUDA_KERNEL=any in the environment takes the latter for every call (kernel_choice.h).
 #include "adafocus/weighted_sample.h"
+#include "cuda/kernel_choice.h"
 #include "cuda/race.cuh"
 
 namespace adafocus {
 namespace {
 
-constexpr int64_t kMaxGridX = INT32_MAX;
-
 // ---------------------------------------------------------------------------------------------------
 // A warp for each sample
 
-constexpr int kRaceWarps = 4;  // of a block
+constexpr int kRaceWarps = 4;  // warps of a block: they share nothing, and small blocks end early
 
 // Warps that keep a GPU busy: if there are more samples, a warp makes several, for which it reads the row
 // once, but not so many that its last ones would be waited for.
 constexpr int64_t kBusyWarps = 4096, kMaxSamplesOfWarp = 4;
 
-// With more draws it costs less to sort all items than to find the earliest one again and again.
+// Draws from which on it costs less to sort all items than to find the earliest one again and again.
 constexpr int64_t kMaxWarpDraws = 192;
 
 // Grid: (warps of all rows). A warp makes `share` samples of one row.
@@ -44,7 +44,7 @@ const char* launch_warps(const WeightedSample& p, void* stream) {
   const int64_t share = clamp_to<int64_t>(samples / kBusyWarps, 1, kMaxSamplesOfWarp);
   const int64_t warps_of_row = (p.num_samples + share - 1) / share;
   const int64_t blocks = (p.weights.rows * warps_of_row + kRaceWarps - 1) / kRaceWarps;
-  return with_items_per_lane(p.weights.columns, [&](auto items) {
+  return visit_items_per_lane(p.weights.columns, [&](auto items) {
     return launch(weighted_sample_warp_kernel<items()>, dim3(unsigned(blocks)), dim3(kWarp, kRaceWarps), 0,
                   stream, p, warps_of_row, int(share));
   });
@@ -54,34 +54,34 @@ const char* launch_warps(const WeightedSample& p, void* stream) {
 // A block for each sample, in rounds: the earliest keys are found by their digits, gathered and sorted. Keys
 // are made anew each time they are read.
 
-constexpr int kThreads = 512;
-constexpr int kMaxSorted = 4096;  // keys of one round
+constexpr int kSortThreads = 512;  // threads of a block: more than kThreads, since they sort a list together
+constexpr int kMaxSorted = 4096;   // keys of one round
 constexpr int kDigitBits = 11, kDigits = 1 << kDigitBits;
-constexpr int kKeyBits = 63;  // race_key's: times are not negative
+constexpr int kKeyBits = 63;  // of race_key: times are not negative
 
-// The keys of one sample.
+// Keys of one sample.
 template <class T>
 class Keys {
  public:
   AF_DEVICE Keys(const WeightedSample& p, int64_t b, int64_t draw)
       : weights_(p.weights), b_(b), seed_(*p.random.seed), row_(p.random.row(b)), draw_(uint32_t(draw)) {
-    AF_SHARED(W, of_warp, kThreads / kWarp);
+    AF_SHARED(W, of_warp, kSortThreads / kWarp);  // [warps], each warp writes its own, all threads read
     W largest = 0;
-    for (int64_t t = thread_index(); t < weights_.columns; t += kThreads) {
+    for (int64_t t = thread_index(); t < weights_.columns; t += kSortThreads) {
       largest = max_of(largest, clean_weight(weight(t)));
     }
-    __syncthreads();  // those of the last sample have been read
+    __syncthreads();  // the last sample's have been read
     of_warp[threadIdx.y] = warp_max(largest);
     __syncthreads();
     largest = 0;
-    for (int warp = 0; warp < kThreads / kWarp; ++warp) largest = max_of(largest, of_warp[warp]);
+    for (int warp = 0; warp < kSortThreads / kWarp; ++warp) largest = max_of(largest, of_warp[warp]);
     scale_ = race_scale(largest);
   }
 
-  // f(key) of all keys, each in one of the block's threads.
+  // Calls f(key) with all keys, each in one of the block's threads.
   template <class F>
   AF_DEVICE void for_each(const F& f) const {
-    for (int64_t first = 4 * thread_index(); first < weights_.columns; first += 4 * kThreads) {
+    for (int64_t first = 4 * thread_index(); first < weights_.columns; first += 4 * kSortThreads) {
       const Words4 words = random_words(seed_, row_, Stream::kRace, draw_, uint32_t(first / 4));
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -94,7 +94,7 @@ class Keys {
   }
 
  private:
-  using W = WeightOf<T>;
+  using W = compute_t<T>;
 
   AF_DEVICE W weight(int64_t t) const {
     return load_as<W>(static_cast<const T*>(weights_.data)[weights_.offset(b_, t)]);
@@ -106,21 +106,31 @@ class Keys {
   W scale_;
 };
 
-// A digit, and how many keys come before those that have it, and with them.
+// Value of a digit, and the numbers of keys before those that have it, and through those.
 struct Digit {
   uint64_t value;
   uint32_t before, through;
 };
 
-// An end such that at least `wanted` of the keys from `begin` on are before it, but no more than kMaxSorted.
+// The end of a round: at least `wanted` of the keys from `begin` on are before it, but no more than
+// kMaxSorted. It is found digit by digit, the highest first. Here a digit has 2 bits, 5 keys are wanted, and
+// 6 can be sorted:
+//
+//   first digit      0    1    2    3
+//   keys             2    9    0    4     all from `begin` on
+//   through          2   11               digit 1 reaches 5, but 11 are too many: on from its first key,
+//                        |                base, which 2 keys precede: skipped
+//   second digit     0    1    2    3
+//   keys             1    3    1    4     those with first digit 1
+//   through          3    6               digit 1 reaches 5, and 6 can be sorted: the end lies behind it
 template <class T>
 AF_DEVICE uint64_t end_of_round(const Keys<T>& keys, uint64_t begin, uint32_t wanted) {
-  AF_SHARED(uint32_t, histogram, kDigits);
-  AF_SHARED(Digit, found, 1);
-  uint64_t base = 0;     // the keys from here on are counted by their digits
-  uint32_t skipped = 0;  // how many of those from `begin` on are before it
+  AF_SHARED(uint32_t, histogram, kDigits);  // [kDigits], all threads add, the first warp reads
+  AF_SHARED(Digit, found, 1);               // [1], a lane of the first warp writes, all threads read
+  uint64_t base = 0;                        // the keys from here on are counted by their digits
+  uint32_t skipped = 0;                     // keys from `begin` on that are before it
   for (int shift = kKeyBits - kDigitBits;; shift = max_of(shift - kDigitBits, 0)) {
-    for (int n = thread_index(); n < kDigits; n += kThreads) histogram[n] = 0;
+    for (int n = thread_index(); n < kDigits; n += kSortThreads) histogram[n] = 0;
     __syncthreads();
     keys.for_each([&](uint64_t key) {
       const uint64_t digit = (key - base) >> shift;
@@ -149,7 +159,7 @@ AF_DEVICE uint64_t end_of_round(const Keys<T>& keys, uint64_t begin, uint32_t wa
 AF_DEVICE void sort(uint64_t* keys, int size) {
   for (int length = 2; length <= size; length *= 2) {
     for (int distance = length / 2; distance > 0; distance /= 2) {
-      for (int n = thread_index(); n < size / 2; n += kThreads) {
+      for (int n = thread_index(); n < size / 2; n += kSortThreads) {
         const int low = 2 * n - n % distance, high = low + distance;
         const uint64_t a = keys[low], b = keys[high];
         const bool rising = (low & length) == 0;
@@ -163,9 +173,9 @@ AF_DEVICE void sort(uint64_t* keys, int size) {
 
 // Grid: (samples of all rows).
 template <class T>
-__launch_bounds__(kThreads, 1) AF_KERNEL weighted_sample_block_kernel(const WeightedSample p) {
-  AF_SHARED(uint64_t, sorted, kMaxSorted);
-  AF_SHARED(uint32_t, gathered, 1);
+__launch_bounds__(kSortThreads, 1) AF_KERNEL weighted_sample_block_kernel(const WeightedSample p) {
+  AF_SHARED(uint64_t, sorted, kMaxSorted);  // [keys of the round, padded], all threads write, sort and read
+  AF_SHARED(uint32_t, gathered, 1);         // [1]: keys in `sorted`, all threads count, then read
   for (int64_t sample = blockIdx.x; sample < p.weights.rows * p.num_samples; sample += gridDim.x) {
     const Keys<T> keys(p, sample / p.num_samples, sample % p.num_samples);
     uint64_t begin = 0;  // the keys before it have been drawn
@@ -183,11 +193,11 @@ __launch_bounds__(kThreads, 1) AF_KERNEL weighted_sample_block_kernel(const Weig
       const int count = int(gathered[0]);
       int size = 1;
       while (size < count) size *= 2;
-      for (int n = count + thread_index(); n < size; n += kThreads) sorted[n] = ~uint64_t(0);
+      for (int n = count + thread_index(); n < size; n += kSortThreads) sorted[n] = ~uint64_t(0);
       __syncthreads();
       sort(sorted, size);
       const int64_t written = min_of<int64_t>(p.k - drawn, count);
-      for (int64_t n = thread_index(); n < written; n += kThreads) {
+      for (int64_t n = thread_index(); n < written; n += kSortThreads) {
         p.out[sample * p.k + drawn + n] = int64_t(uint32_t(sorted[n]));
       }
       __syncthreads();  // they have been read
@@ -201,7 +211,7 @@ const char* launch_blocks(const WeightedSample& p, void* stream) {
   const int64_t blocks = min_of(p.weights.rows * p.num_samples, kMaxGridX);
   return visit_float(p.weights.dtype, [&](auto tag) {
     return launch(weighted_sample_block_kernel<typename decltype(tag)::type>, dim3(unsigned(blocks)),
-                  dim3(kWarp, kThreads / kWarp), 0, stream, p);
+                  dim3(kWarp, kSortThreads / kWarp), 0, stream, p);
   });
 }
 
@@ -209,8 +219,9 @@ const char* launch_blocks(const WeightedSample& p, void* stream) {
 
 const char* weighted_sample_fwd_cuda(const WeightedSample& p, void* stream) {
   if (p.weights.rows * p.num_samples == 0) return nullptr;
-  return p.weights.columns <= kMaxItems && p.k <= kMaxWarpDraws ? launch_warps(p, stream)
-                                                                : launch_blocks(p, stream);
+  return launch_fast_or_any(
+      p.weights.columns <= kMaxItems && p.k <= kMaxWarpDraws, [&] { return launch_warps(p, stream); },
+      [&] { return launch_blocks(p, stream); });
 }
 
 }  // namespace adafocus

@@ -29,7 +29,7 @@ FLAGS = ["-std=c++17", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unk
 FLAGS += ["-fno-strict-aliasing", "-ffp-contract=off", "-fcf-protection=none", "-fno-omit-frame-pointer"]
 SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 
-EXECUTION = HERE / "cuda_on_host.cpp"
+EXECUTION = (HERE / "cuda_on_host.cpp", HERE / "fibers.cpp")
 MODULE = HERE / "module.cpp"
 
 
@@ -71,7 +71,7 @@ def module(op: str, edits: Mapping[Path, str]) -> Path:
         _prune()
         overlay = _overlay(edits)
         with ThreadPoolExecutor(JOBS) as pool:
-            compiled = pool.map(lambda source: _object(source, edits, overlay), [*sources(op), MODULE, EXECUTION])
+            compiled = pool.map(lambda source: _object(source, edits, overlay), [*sources(op), MODULE, *EXECUTION])
             objects = [str(path) for path in compiled]
         return _made(CACHE / f"{op}-{_hash(*objects)}.so", ["-shared", *SANITIZERS, *objects])
 
@@ -81,7 +81,7 @@ def _object(source: Path, edits: Mapping[Path, str], overlay: Path) -> Path:
     if source.suffix == ".cu":
         flags = [*FLAGS, "-O1", *SANITIZERS]
         folders.append(CSRC / "cuda")
-    elif source == EXECUTION:
+    elif source in EXECUTION:
         flags = [*FLAGS, "-O2"]
         folders.append(CSRC / "cuda")
     else:

@@ -1,16 +1,12 @@
-// The execution of kernels: fibers, barriers, warps, shared memory. Compiled without the sanitizers, which
-// are told of every change of stacks.
+// The execution of kernels: blocks, barriers, warps, shared memory. Compiled without the sanitizers.
 #include "cuda_on_host.h"
 
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-#include <sys/mman.h>
-#include <ucontext.h>
 
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
-#include <deque>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -18,6 +14,7 @@
 #include <vector>
 
 #include "cuda/launch.h"
+#include "fibers.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -35,72 +32,6 @@ unsigned random_below(size_t count) {
   x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
   x = (x ^ x >> 27) * 0x94d049bb133111ebu;
   return (x ^ x >> 31) % count;
-}
-
-// ---------------------------------------------------------------------------------------------------
-// Fibers
-
-struct Fiber {
-  static constexpr size_t kBytes = 256 * 1024, kGuard = 4096;
-
-  bool started = false;
-  const char* stack = nullptr;  // its lowest address
-  size_t stack_bytes = 0;
-  void* left_at = nullptr;     // the frame that it was last left in
-  void* fake_stack = nullptr;  // the sanitizer's
-  void* resume[5] = {};        // of __builtin_setjmp
-};
-
-Fiber host{true};  // the stack that called run, known from the first switch on
-Fiber* running = &host;
-
-// Fiber i runs thread i of every block.
-Fiber& fiber(size_t i) {
-  static std::deque<Fiber> fibers;
-  while (i >= fibers.size()) {
-    void* const memory = mmap(nullptr, Fiber::kGuard + Fiber::kBytes, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory, Fiber::kGuard, PROT_NONE) != 0) abort();
-    const size_t unused = i % 32 * 2048;  // the same depth of all stacks must not share a place in the cache
-    fibers.push_back({false, static_cast<char*>(memory) + Fiber::kGuard, Fiber::kBytes - unused});
-  }
-  return fibers[i];
-}
-
-[[noreturn]] void fiber_main();
-
-[[noreturn]] __attribute__((noinline)) void start(Fiber& fiber) {
-  static ucontext_t context;
-  getcontext(&context);
-  context.uc_stack.ss_sp = const_cast<char*>(fiber.stack);
-  context.uc_stack.ss_size = fiber.stack_bytes;
-  context.uc_link = nullptr;
-  makecontext(&context, fiber_main, 0);
-  setcontext(&context);
-  __builtin_unreachable();
-}
-
-[[noreturn]] __attribute__((noinline)) void resume(Fiber& fiber) { __builtin_longjmp(fiber.resume, 1); }
-
-__attribute__((noinline)) void switch_to(Fiber& next) {
-  Fiber& self = *running;
-  self.left_at = __builtin_frame_address(0);
-  __sanitizer_start_switch_fiber(&self.fake_stack, next.stack, next.stack_bytes);
-  if (__builtin_setjmp(self.resume) == 0) {
-    running = &next;
-    if (next.started) resume(next);
-    next.started = true;
-    start(next);
-  }
-  __sanitizer_finish_switch_fiber(running->fake_stack, nullptr, nullptr);
-}
-
-// Gives up what a fiber was doing.
-void abandon(Fiber& fiber) {
-  if (!fiber.started) return;
-  fiber.started = false;
-  const char* const left_at = static_cast<char*>(fiber.left_at);
-  __asan_unpoison_memory_region(left_at, fiber.stack + fiber.stack_bytes - left_at);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -139,7 +70,7 @@ class Block {
   Block(dim3 size, size_t dynamic_bytes, unsigned char* dynamic_shared, const std::function<void()>& kernel)
       : dynamic_shared_(dynamic_shared),
         shared_bytes_(dynamic_bytes),
-        // What a launch may have without asking for more holds the static arrays as well.
+        // A launch that does not ask for more has the default, static arrays included.
         shared_limit_(dynamic_bytes > adafocus::kDefaultShared - adafocus::kStaticShared
                           ? adafocus::kMaxShared
                           : adafocus::kDefaultShared),
@@ -163,7 +94,7 @@ class Block {
   // Runs all threads; false if the block failed.
   bool run();
 
-  // Of the thread that runs.
+  // Operations of the thread that runs.
   void body();
   Count sync_block(Call call, bool vote);
   Exchange sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source);
@@ -217,7 +148,7 @@ std::string format(const char* text, ...) {
   return result;
 }
 
-// Where a thread is.
+// Place where a thread is, in words.
 std::string where(const Thread& thread) {
   if (thread.state == State::kEnded) return "ended";
   const char* const slash = strrchr(thread.call.file, '/');
@@ -354,7 +285,7 @@ void Block::release_warp(const Thread& last, Warp& warp) {
   warp.waiting &= ~last.mask;
 }
 
-// Where all threads are.
+// Places where all threads are, in words.
 std::string Block::deadlock() const {
   std::map<std::string, std::string> groups;
   for (unsigned first = 0, last; first < threads_.size(); first = last + 1) {
@@ -379,17 +310,6 @@ void Block::enter_shared(void* data, size_t bytes, uint64_t& last_block) {
   if (shared_bytes_ > shared_limit_) fail(format("the block has %zu bytes of shared memory", shared_bytes_));
 }
 
-void fiber_main() {
-  const void* stack;
-  size_t bytes;
-  __sanitizer_finish_switch_fiber(nullptr, &stack, &bytes);
-  if (!host.stack) {
-    host.stack = static_cast<const char*>(stack);
-    host.stack_bytes = bytes;
-  }
-  for (;;) block->body();
-}
-
 // Completes AddressSanitizer's report.
 void print_thread() {
   if (block) {
@@ -397,6 +317,9 @@ void print_thread() {
             block->current().index);
   }
 }
+
+// Kernels that have been launched since the call began.
+std::vector<const void*> kernels;
 
 // The blocks of a grid in a random order.
 std::vector<uint64_t> shuffled(uint64_t count) {
@@ -417,20 +340,41 @@ const char* why_not(dim3 grid, dim3 block, size_t shared_bytes) {
 
 }  // namespace
 
-void set_seed(uint64_t seed) { random_state = seed; }
+void run_threads() {
+  for (;;) block->body();
+}
 
-const char* run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()>& kernel) {
+void begin_call(uint64_t seed) {
+  random_state = seed;
+  kernels.clear();
+}
+
+std::vector<std::string> launched() {
+  std::vector<std::string> names;
+  for (const void* const kernel : kernels) {
+    char name[1024] = "";
+    // The sanitizer expects an address behind a call, and looks just before it.
+    __sanitizer_symbolize_pc(const_cast<char*>(static_cast<const char*>(kernel)) + 1, "%f", name,
+                             sizeof(name));
+    names.push_back(name);
+  }
+  return names;
+}
+
+const char* run(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes,
+                const std::function<void()>& thread) {
   __sanitizer_set_death_callback(print_thread);
   if (const char* reason = why_not(grid, size, shared_bytes)) return reason;
+  kernels.push_back(kernel);
   static std::string error;
   gridDim = grid;
   blockDim = size;
-  // Of exactly the size asked for, so that what lies past it is known.
+  // Memory of exactly the size asked for, so that an access past it is found.
   const std::unique_ptr<unsigned char[], void (*)(void*)> shared(
       static_cast<unsigned char*>(malloc(shared_bytes)), free);
   for (const uint64_t i : shuffled(uint64_t(grid.x) * grid.y * grid.z)) {
     blockIdx = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
-    Block running_block(size, shared_bytes, shared.get(), kernel);
+    Block running_block(size, shared_bytes, shared.get(), thread);
     if (running_block.run()) continue;
     error = running_block.error();
     return error.c_str();

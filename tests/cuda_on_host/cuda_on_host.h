@@ -11,18 +11,20 @@
 //     shuffle reads a lane that is not in the mask;
 //   - a thread ends with copies that it did not wait for;
 //   - the GPU would refuse its grid, block or shared memory.
-// What the sanitizers find, such as an access past the end of an array in global or shared memory, ends the
-// process. Not modelled: two threads that run at the same time between barriers, memory order between blocks,
-// how many registers a kernel takes, and time.
+// A mistake that the sanitizers find, such as an access past the end of an array in global or shared memory,
+// ends the process. Not modelled: two threads that run at the same time between barriers, memory order
+// between blocks, how many registers a kernel takes, and time.
 //
-// This header gives the kernels the names that nvcc would; the rest is in cuda_on_host.cpp.
+// This header gives the kernels the names that nvcc would; the rest is in cuda_on_host.cpp and fibers.cpp.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <type_traits>
+#include <vector>
 
 struct uint3 {
   unsigned x, y, z;
@@ -44,11 +46,16 @@ extern dim3 blockDim, gridDim;
 
 namespace cuda_on_host {
 
-// Of all orders in the launches to come.
-void set_seed(uint64_t seed);
+// Begins a call of the harness: sets the seed of all orders in its launches, and forgets the earlier ones.
+void begin_call(uint64_t seed);
 
-// Launches a kernel, which is called once for each thread; returns what went wrong, or null.
-const char* run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
+// Names of the kernels that have been launched since the call began, as the debugger knows them.
+std::vector<std::string> launched();
+
+// Launches a kernel: `thread` is called once for each thread, and runs the function at `kernel`. Returns an
+// error's text, or null.
+const char* run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                const std::function<void()>& thread);
 
 // All that follows is for kernels.
 

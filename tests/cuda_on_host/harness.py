@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from . import build
+from .worker import CHOICE
 
 TIMEOUT = 600  # seconds for one call
 OPTIONS = {
@@ -25,6 +26,8 @@ OPTIONS = {
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
 LINE = 180  # what is kept of a report's lines, which have the names of templates in full
+
+_recordings: list[list[str]] = []  # of the `launches` that are open
 
 
 class KernelError(RuntimeError):
@@ -34,6 +37,17 @@ class KernelError(RuntimeError):
 def first_seed() -> int:
     """The seed of a harness's first call; each further one counts on from it. Errors give the seed of their call."""
     return int(os.environ.get("ADAFOCUS_CUDA_HOST_SEED", "0"))
+
+
+@contextlib.contextmanager
+def launches() -> Iterator[list[str]]:
+    """The names of the kernels that are launched within, in their order, with their template arguments."""
+    names: list[str] = []
+    _recordings.append(names)
+    try:
+        yield names
+    finally:
+        _recordings.pop()
 
 
 class Harness:
@@ -52,18 +66,23 @@ class Harness:
     def call(self, function: str, out: Tensor | tuple[Tensor, ...], *arguments: Any) -> None:
         """Calls a function that writes into `out`, one tensor or several; tensors are sent as arrays.
 
+        ADAFOCUS_CUDA_KERNEL chooses the kernels as it does on a GPU, by its value in this process at the call.
+
         Raises:
             KernelError: the launch failed, or wrote into an argument, or the process ended; with the message or the
                 sanitizer's report.
         """
         outs = (out,) if isinstance(out, Tensor) else out
-        request = (next(self.seeds), function, [_pack(value) for value in (*outs, *arguments)])
+        packed = [_pack(value) for value in (*outs, *arguments)]
+        request = (next(self.seeds), os.environ.get(CHOICE), function, packed)
         with self._lock:
-            error, arrays = self._exchange(request)
+            error, arrays, names = self._exchange(request)
+        for recording in _recordings:
+            recording += names
         what = f"{function} with seed {request[0]}"
         if error:
             raise KernelError(f"{what}: {error}")
-        sent = [value[BYTES] for value in request[2] if isinstance(value, tuple)]
+        sent = [value[BYTES] for value in packed if isinstance(value, tuple)]
         if arrays[len(outs) :] != sent[len(outs) :]:
             raise KernelError(f"{what}: it wrote into an argument")
         for tensor, data in zip(outs, arrays[: len(outs)], strict=True):
@@ -83,7 +102,7 @@ class Harness:
             worker.stdin.flush()
         if not select.select([worker.stdout], [], [], TIMEOUT)[0]:
             self.close()
-            return f"no answer within {TIMEOUT} seconds", []
+            return f"no answer within {TIMEOUT} seconds", [], []
         try:
             return pickle.load(worker.stdout)
         except EOFError:
@@ -91,7 +110,7 @@ class Harness:
             self._report.seek(0)
             report = "\n".join(line[:LINE] for line in self._report.read().splitlines())
             self.close()
-            return f"the process ended with {worker.returncode}\n{report}", []
+            return f"the process ended with {worker.returncode}\n{report}", [], []
 
     @functools.cached_property
     def _module(self) -> Path | RuntimeError:

@@ -1,4 +1,5 @@
-// The module that the worker imports: arrays, the seed, and the functions of an op.
+// The module that the worker imports: arrays, the begin of a call, what it launched, and the functions of an
+// op.
 #include "array.h"
 #include "cuda_on_host.h"
 
@@ -7,6 +8,7 @@ PYBIND11_MODULE(cuda_on_host, module) {
   pybind11::class_<Array>(module, "Array")
       .def(pybind11::init<std::string, std::vector<int64_t>, std::vector<int64_t>, std::string, size_t>())
       .def("bytes", &Array::bytes);
-  module.def("set_seed", &cuda_on_host::set_seed);
+  module.def("begin_call", &cuda_on_host::begin_call);
+  module.def("launched", &cuda_on_host::launched);
   for (const auto add : cuda_on_host::Bindings::all()) add(module);
 }

@@ -1,4 +1,4 @@
-// Where an op's random words come from, as the kernels take it.
+// The source of an op's random words, as the kernels take it.
 #pragma once
 
 #include "adafocus/weighted_sample.h"

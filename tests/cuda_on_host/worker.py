@@ -1,13 +1,16 @@
 """The process that runs the kernels, with the sanitizer's runtime loaded before Python.
 
-Called with the path of a compiled module, it reads pickled (seed, function, arguments) and answers each with
-(error or None, the bytes of the arguments that are arrays); a tuple stands for an array.
+Called with the path of a compiled module, it reads pickled (seed, choice of kernels, function, arguments) and answers
+each with (error or None, the bytes of the arguments that are arrays, names of the kernels that were launched); a tuple
+stands for an array. The choice is the value of CHOICE in the environment, or None.
 """
 
 import importlib.util
 import os
 import pickle
 import sys
+
+CHOICE = "ADAFOCUS_CUDA_KERNEL"
 
 
 def load(path: str):
@@ -23,18 +26,21 @@ def main(path: str) -> None:
     module = load(path)
     while True:
         try:
-            seed, function, arguments = pickle.load(requests)
+            seed, choice, function, arguments = pickle.load(requests)
         except EOFError:
             return
         values = [module.Array(*value) if isinstance(value, tuple) else value for value in arguments]
         error = None
+        os.environ.pop(CHOICE, None)
+        if choice is not None:
+            os.environ[CHOICE] = choice
+        module.begin_call(seed)
         try:
-            module.set_seed(seed)
             getattr(module, function)(*values)
         except RuntimeError as raised:
             error = str(raised)
         arrays = [value.bytes() for value in values if isinstance(value, module.Array)]
-        pickle.dump((error, arrays), replies)
+        pickle.dump((error, arrays, module.launched()), replies)
         replies.flush()
 
 

@@ -297,8 +297,8 @@ MUTATIONS = {
         "crop_resize",
         "fwd",
         "crop_resize_fwd_staged.cu",
-        right="rows.stage(first, count);\n    __syncthreads();\n",
-        wrong="rows.stage(first, count);\n",
+        right="scanlines.stage(first, count);\n    __syncthreads();\n",
+        wrong="scanlines.stage(first, count);\n",
     ),
     "one pixel too many": Mutation(
         "crop_mean",
@@ -331,7 +331,7 @@ MUTATIONS = {
     "elements behind the row": Mutation(
         "gather_rows",
         "fwd",
-        "copy.cuh",
+        "move_elements.cuh",
         right="if (i < count) store(i, value[m]);",
         wrong="store(i, value[m]);",
     ),

@@ -25,6 +25,7 @@ struct TypeTag {
   using type = T;
 };
 
+// The type of the arithmetic on elements of type T.
 template <class T>
 using compute_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
@@ -60,19 +61,56 @@ auto visit_float(DType dtype, const F& f) {
   }
 }
 
+// A floating-point type of at most four bytes.
+AF_HD bool is_small_float(DType dtype) { return dtype != DType::kUInt8 && dtype != DType::kFloat64; }
+
+// Returns f(TypeTag<T>{}) with the type of a dtype that is a small float.
+#if defined(__CUDACC__)
+#pragma nv_exec_check_disable  // f may be of the host alone, or of the device
+#endif
+template <class F>
+AF_HD auto visit_small_float(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return f(TypeTag<Half>{});
+    case DType::kBFloat16:
+      return f(TypeTag<BFloat16>{});
+    default:
+      return f(TypeTag<float>{});
+  }
+}
+
+// Returns f(TypeTag<T>{}) with the type of a dtype that is not float64.
+template <class F>
+auto visit_small(DType dtype, const F& f) {
+  return dtype == DType::kUInt8 ? f(TypeTag<uint8_t>{}) : visit_small_float(dtype, f);
+}
+
 // Returns f(TypeTag<C>{}) with the type of the arithmetic.
 template <class F>
 auto visit_compute(bool double_precision, const F& f) {
   return double_precision ? f(TypeTag<double>{}) : f(TypeTag<float>{});
 }
 
-// Returns f(std::integral_constant<int, n>{}) with the size n of an element in bytes, one of kSizes.
-template <int kSize, int... kSizes, class F>
-auto visit_bytes(int64_t size, const F& f) {
-  if constexpr (sizeof...(kSizes) > 0) {
-    if (size != kSize) return visit_bytes<kSizes...>(size, f);
+// Returns f(std::bool_constant<value>{}).
+template <class F>
+auto visit_bool(bool value, const F& f) {
+  return value ? f(std::true_type{}) : f(std::false_type{});
+}
+
+// Returns f(std::integral_constant<int, n>{}) with a number n, one of kValues.
+template <int kValue, int... kValues, class F>
+auto visit_int(int64_t n, const F& f) {
+  if constexpr (sizeof...(kValues) > 0) {
+    if (n != kValue) return visit_int<kValues...>(n, f);
   }
-  return f(std::integral_constant<int, kSize>{});
+  return f(std::integral_constant<int, kValue>{});
+}
+
+// Returns f(std::integral_constant<int, n>{}) with the size n of an element in bytes, one of kSizes.
+template <int... kSizes, class F>
+auto visit_bytes(int64_t size, const F& f) {
+  return visit_int<kSizes...>(size, f);
 }
 
 // The integers of an index; kNone: there is none.

@@ -11,8 +11,8 @@
 
 namespace adafocus {
 
-// Forms in which the rows that still run are given: all, by a mask [N] of bytes, or by a list of row numbers,
-// of which any that is out of range (such as the -1 that pads the list) counts for nothing.
+// Rows that still run: all, or those of a mask [N] of bytes, or those of a list of row numbers, of which the
+// ones out of range (such as the -1 that pads the list) count for nothing.
 enum class Active : int8_t { kAll, kMask, kList };
 
 struct ExitGate {

@@ -40,7 +40,7 @@ AF_HD float exponential(uint32_t word) {
   return fused_multiply_add(-x, log1p_over_x(x), halvings * 0x1.62e43p-1f);
 }
 
-// A weight that counts: negative ones and NaN are zero, infinity is the largest number.
+// Weight that counts: negative ones and NaN are zero, infinity is the largest number.
 template <class C>
 AF_HD C clean_weight(C w) {
   constexpr C kLargest = sizeof(C) == 8 ? C(0x1.fffffffffffffp1023) : C(0x1.fffffep127f);
@@ -69,7 +69,7 @@ AF_HD float race_weight(C w, C scale) {
   return !(w > C(0)) ? 0.0f : scaled < 0x1p-120f ? 0x1p-120f : scaled;
 }
 
-// When an item arrives. Those of weight zero come last, at infinity; ties are won by the lower index.
+// Time of an item's arrival. Items of weight zero come last, at infinity; ties are won by the lower index.
 AF_HD float arrival(uint32_t word, float race_weight) {
   return race_weight > 0.0f ? exponential(word) / race_weight : float_of(0x7f800000u);
 }

@@ -1,4 +1,5 @@
-// Groups of elements that one thread works on, moved by one instruction where memory allows it.
+// Groups of four channels (of a pixel, or of the depth of a value) that one thread works on, moved by one
+// instruction where memory allows it.
 #pragma once
 
 #include "adafocus/dtype.h"
@@ -6,24 +7,24 @@
 
 namespace adafocus {
 
-constexpr int kGroup = 4;
+constexpr int kGroup = 4;  // channels
 
-// How many threads, a power of two up to `most`, which is one, share the groups of `elements` in a row.
-AF_HD int threads_across(int64_t elements, int most) {
+// Threads that share the groups of so many channels: a power of two up to `most`, which is one.
+AF_HD int threads_across(int64_t channels, int most) {
   int threads = 1;
-  while (threads < most && int64_t(threads) * kGroup < elements) threads *= 2;
+  while (threads < most && int64_t(threads) * kGroup < channels) threads *= 2;
   return threads;
 }
 
-// Those beyond the last element of a row (the last channel of a pixel) are zero.
+// Channels of a group in registers; those beyond the last channel of the pixel are zero.
 template <class C>
-struct Group {
+struct ChannelGroup {
   C value[kGroup];
   AF_DEVICE C& operator[](int c) { return value[c]; }
   AF_DEVICE const C& operator[](int c) const { return value[c]; }
 };
 
-// A group in memory, moved by one instruction (double: two).
+// Group in memory, moved by one instruction (double: two).
 template <class T>
 struct alignas(sizeof(T) == 8 ? 16 : kGroup * sizeof(T)) PackedGroup {
   T value[kGroup];
@@ -36,8 +37,8 @@ AF_DEVICE bool is_packed(const T* at, int64_t stride_c, int channels) {
 }
 
 template <class C, class T>
-AF_DEVICE Group<C> load_group(const T* from, int64_t stride_c, int channels) {
-  Group<C> group{};
+AF_DEVICE ChannelGroup<C> load_group(const T* from, int64_t stride_c, int channels) {
+  ChannelGroup<C> group{};
   if (is_packed(from, stride_c, channels)) {
     const PackedGroup<T> packed = *reinterpret_cast<const PackedGroup<T>*>(from);
 #pragma unroll
@@ -52,7 +53,7 @@ AF_DEVICE Group<C> load_group(const T* from, int64_t stride_c, int channels) {
 }
 
 template <class C, class T>
-AF_DEVICE void store_group(const Group<C>& group, T* to, int64_t stride_c, int channels) {
+AF_DEVICE void store_group(const ChannelGroup<C>& group, T* to, int64_t stride_c, int channels) {
   if (is_packed(to, stride_c, channels)) {
     PackedGroup<T> packed;
 #pragma unroll

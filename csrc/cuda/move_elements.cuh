@@ -1,4 +1,4 @@
-// What kernels that only move memory share.
+// Loops of the kernels that only move memory: gather_rows, scatter_rows, temporal_shift.
 #pragma once
 
 #include "adafocus/geometry.h"
@@ -6,10 +6,9 @@
 
 namespace adafocus {
 
-constexpr int kCopyThreads = 256;  // of every block
-constexpr int kMoves = 4;          // loads that a thread starts before it stores what they bring
+constexpr int kMoves = 4;  // loads that a thread starts before it stores what they bring
 
-// An element of memory, which is moved by one instruction.
+// Element of memory, which is moved by one instruction.
 template <int kBytes>
 struct Element;
 template <>
@@ -60,7 +59,7 @@ constexpr int64_t kMaxMoved = INT32_MAX;  // elements that move_elements counts
 // Blocks in the grid's second dimension, of `columns` threads each.
 inline unsigned move_blocks(int64_t count, int64_t columns) {
   const int64_t chunk = kMoves * columns;
-  return unsigned(clamp_to<int64_t>((count + chunk - 1) / chunk, 1, 65535));
+  return unsigned(clamp_to<int64_t>((count + chunk - 1) / chunk, 1, kMaxGridY));
 }
 
 }  // namespace adafocus
