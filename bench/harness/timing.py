@@ -1,4 +1,4 @@
-"""Timing of several contenders side by side, and peak memory."""
+"""Timing of several calls side by side, and peak memory."""
 
 import ctypes
 import gc
@@ -33,7 +33,7 @@ def interleave(
     Args:
         runs, warmup: rounds that count, and rounds before them that do not.
         settle: untimed runs of a call right before each timed one, so that it finds its own data in the
-            caches and not those of the contender before it.
+            caches and not those of the call before it.
         max_seconds: no further round starts after this long, but at least min_runs count.
         on_round: called after every round, warm-up included.
     """
@@ -78,14 +78,14 @@ def _cuda_ms(call: Call, device: torch.device) -> float:
 def _flush(device: torch.device) -> None:
     """Leaves nothing of the last run in the cache: small inputs would otherwise be timed from there.
 
-    It writes far more than any cache holds, so that it is still at work when the host has queued what comes next:
-    what is timed is the GPU's work, not how fast Python launches it.
+    It writes far more than any cache holds, so that it is still at work when the host has queued the call:
+    the time is that of the GPU's work, not of how fast Python launches it.
     """
     torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=device).zero_()
 
 
 def graph_of(call: Call, repeats: int) -> Call:
-    """Runs of a call, one after the other, as one launch: what is left of each is its time on the GPU."""
+    """Runs of a call, one after the other, as one launch: each then takes its time on the GPU alone."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
