@@ -12,7 +12,7 @@ STAGE_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#0072b2", "#cc79a7")  # in th
 
 
 def plot_throughput(records: Sequence[Record], folder: Path, names: ModelNames) -> Path:
-    """Writes videos a second with the ratio to the rival, and milliseconds by stage, as a PNG named after the device."""
+    """Writes videos a second with the ratio to the rival, and milliseconds by stage, as a PNG named like the device."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,12 +1,13 @@
 """Timing helpers and the environment."""
 
 import torch
-from bench_modules import environment, timing
+
+from bench.harness import environment, timing
 
 CPU = torch.device("cpu")
 
 
-def test_contenders_take_turns():
+def test_calls_take_turns():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "ab"}
     rounds = []
