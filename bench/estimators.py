@@ -114,6 +114,13 @@ def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict
     }
 
 
+def table_line(record: Record) -> list[str]:
+    """A record as the cells of a table."""
+    times = record["stats"], record["others"]["anew for every step"]
+    ratios = record["ratios"].values()
+    return [record["case"], *(f"{time['p50_ms']:.3g}" for time in times), *(f"{ratio:.3g}x" for ratio in ratios)]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     args = measuring_parser(__doc__, threads=1).parse_args(arguments)
     try:
@@ -130,19 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             records.append(measure(case, args.device, backend, args.runs, env))
             step()
     columns = ["case", "ms", "ms, anew", "variance, anew / ours: same samples", "same time"]
-    print_table(
-        f"Drawing anew for every step against one sequence: {records[0]['input']}",
-        columns,
-        [
-            [
-                record["case"],
-                f"{record['stats']['p50_ms']:.3g}",
-                f"{record['others']['anew for every step']['p50_ms']:.3g}",
-                *(f"{ratio:.3g}x" for ratio in record["ratios"].values()),
-            ]
-            for record in records
-        ],
-    )
+    title = f"Drawing anew for every step against one sequence: {records[0]['input']}"
+    print_table(title, columns, [table_line(record) for record in records])
     path = args.json or default_path("estimators", env["device"])
     write(path, records)
     print(f"records: {path}")
