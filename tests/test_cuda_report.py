@@ -1,4 +1,4 @@
-"""What the compiler made of the CUDA kernels, and bench/cuda_report.py, which says so."""
+"""The compiler's work on the CUDA kernels, and bench/cuda_report.py, which reports it."""
 
 import json
 import sys

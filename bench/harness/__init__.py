@@ -1,1 +1,1 @@
-"""How to check, time, keep and show what it is given, of whatever op or model."""
+"""The means to check, time, keep and show any op or model that it is given."""
