@@ -5,7 +5,6 @@ every step. Their expectations are equal. For the same number of samples the fir
 but its steps are correlated; what counts is variance times time.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from _console import print_table, progress
-from _environment import DEFAULT_DEVICE, environment, header, parse_device
-from _rows import Row, default_path, write
-from _timing import interleave, stats
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
+
 from adafocus_ops import backends, expected_value, use_backend, weighted_sample
+from bench.harness.arguments import measuring_parser
+from bench.harness.console import print_table, progress
+from bench.harness.environment import environment, header
+from bench.harness.records import Record, default_path, write
+from bench.harness.timing import interleave, stats
 
 SAMPLES = 128  # M
 ROWS, DEPTH = 16, 8  # distributions, and values of an item
@@ -73,7 +75,7 @@ def anew_for_every_step(values: Tensor, weights: Tensor, k: int, seed: int) -> T
 ESTIMATORS: dict[str, Estimator] = {"one sequence": one_sequence, "anew for every step": anew_for_every_step}
 
 
-def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict) -> Row:
+def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict) -> Record:
     """Mean and variance of both over many seeds, and their time."""
     values, weights = case.inputs(device)
     calls = {name: (lambda f=f, seed=0: f(values, weights, case.k, seed)) for name, f in ESTIMATORS.items()}
@@ -101,7 +103,7 @@ def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict
         "backend": backend,
         "threads": env["threads"],
         "stats": times["one sequence"],
-        "contenders": {"anew for every step": times["anew for every step"]},
+        "others": {"anew for every step": times["anew for every step"]},
         "variance": {name: float(variance.mean()) for name, variance in variances.items()},
         "check": {"passed": True, "max_error": error, "tolerance": STANDARD_ERRORS},
         "ratios": {
@@ -112,18 +114,15 @@ def measure(case: Case, device: torch.device, backend: str, runs: int, env: dict
     }
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", type=parse_device, default=DEFAULT_DEVICE)
-    parser.add_argument("--backend", choices=backends.BACKENDS, help="of adafocus_ops (default: the best)")
-    parser.add_argument("--runs", type=int, default=30, help="timed rounds, after 3 that warm up (default: 30)")
-    parser.add_argument("--threads", type=int, default=1, help="threads on a CPU (default: 1)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="rows (default: bench/results/WHAT_DEVICE.jsonl)")
-    return parser.parse_args(arguments)
+def table_line(record: Record) -> list[str]:
+    """A record as the cells of a table."""
+    times = record["stats"], record["others"]["anew for every step"]
+    ratios = record["ratios"].values()
+    return [record["case"], *(f"{time['p50_ms']:.3g}" for time in times), *(f"{ratio:.3g}x" for ratio in ratios)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parse(arguments)
+    args = measuring_parser(__doc__, threads=1).parse_args(arguments)
     try:
         backend = backends.choose("expected_value", args.device.type, args.backend)
     except RuntimeError as error:
@@ -132,28 +131,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     env = environment(args.device)
     print("\n".join(header(env)))
-    rows = []
+    records = []
     with progress("measuring", len(CASES)) as step, use_backend(backend):
         for case in CASES:
-            rows.append(measure(case, args.device, backend, args.runs, env))
+            records.append(measure(case, args.device, backend, args.runs, env))
             step()
     columns = ["case", "ms", "ms, anew", "variance, anew / ours: same samples", "same time"]
-    print_table(
-        f"Drawing anew for every step against one sequence: {rows[0]['input']}",
-        columns,
-        [
-            [
-                row["case"],
-                f"{row['stats']['p50_ms']:.3g}",
-                f"{row['contenders']['anew for every step']['p50_ms']:.3g}",
-                *(f"{ratio:.3g}x" for ratio in row["ratios"].values()),
-            ]
-            for row in rows
-        ],
-    )
+    title = f"Drawing anew for every step against one sequence: {records[0]['input']}"
+    print_table(title, columns, [table_line(record) for record in records])
     path = args.json or default_path("estimators", env["device"])
-    write(path, rows)
-    print(f"rows: {path}")
+    write(path, records)
+    print(f"records: {path}")
     return 0
 
 

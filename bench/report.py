@@ -1,7 +1,8 @@
-"""Makes the README's tables, and plots, from the rows in bench/results: python bench/report.py
+"""Makes the documentation's tables, and plots, from the records in bench/results: python bench/report.py
 
-Prints the tables; --update writes them between the markers `<!-- bench:throughput -->`, `<!-- bench:ops -->`
-and the next `<!-- /bench -->` of a Markdown file, --check fails where that would change it.
+Prints the tables; --update writes them into the files that are named (default: docs/measured.md and README.md), each
+between its marker `<!-- bench:throughput -->`, `<!-- bench:ops -->` or `<!-- bench:headline -->` and the next
+`<!-- /bench -->`; --check fails where that would change a file.
 """
 
 import argparse
@@ -10,30 +11,60 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _plots import plot_throughput
-from _rows import RESULTS, Row, read_all
-from _tables import Table, group_rows, ops_table, stage_table, throughput_table
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
 
-TABLES = {"throughput": (throughput_table, stage_table), "ops": (ops_table,)}
+from bench.cases.models import NAMES, table_order
+from bench.harness.environment import ROOT
+from bench.harness.plots import plot_throughput
+from bench.harness.records import RESULTS, Record, read_all
+from bench.harness.tables import Table, group_records, headline_table, ops_table, stage_table, throughput_table
+
+FILES = (ROOT / "docs" / "measured.md", ROOT / "README.md")
+
+# Cases that tell the most in five lines; images are stored as decoders give them.
+HEADLINES = (
+    "crop_resize uint8 to float32, P=96, channels_last, forward",
+    "crop_resize float32, P=96, channels_last, gradient of boxes",
+    "expected_value, 128 samples of 5 of 16, 200 values each, forward+backward",
+    "exit_gate, 4096 x 400",
+    "uni_adafocus_tsm_96_8+8",
+)
 
 
 def section(what: str, folder: Path = RESULTS) -> str:
     """Markdown: the tables of one kind of measurement, one group a device and dtype."""
-    groups = load_groups(what, folder)
-    tables = [markdown(make(group)) for group in groups for make in TABLES[what]]
+    tables = [markdown(table) for table in SECTIONS[what](folder)]
     return "\n\n".join(tables) or "No measurement is in `bench/results` yet."
 
 
-def load_groups(what: str, folder: Path) -> list[list[Row]]:
-    """The rows of one kind of measurement by table; models in the order of the paper's Table IV."""
-    rows = read_all(what, folder)
-    return group_rows(sorted(rows, key=_table_iv_order) if what == "throughput" else rows)
+def throughput(folder: Path) -> list[Table]:
+    """Two tables for each group of models."""
+    tables = (throughput_table, stage_table)
+    return [make(group, NAMES) for group in throughput_groups(folder) for make in tables]
 
 
-def _table_iv_order(row: Row) -> tuple:
-    early_exit = row["exit_ratio"]["asked"] > 0
-    frames = tuple(map(int, row["frames"].split("+")))
-    return not row["case"].startswith("tsm_plus"), early_exit, row["patch"], frames
+def throughput_groups(folder: Path) -> list[list[Record]]:
+    """The records of models by table, in the order of the paper's Table IV."""
+    return group_records(sorted(read_all("throughput", folder), key=table_order))
+
+
+def ops(folder: Path) -> list[Table]:
+    """One table for each input of the ops."""
+    return [ops_table(group) for group in group_records(read_all("ops", folder))]
+
+
+def headline(folder: Path) -> list[Table]:
+    """One short table: the most telling cases on one device, a GPU where one has been measured."""
+    records = [*read_all("ops", folder), *read_all("throughput", folder)]
+    records = [record for record in records if record["case"] in HEADLINES and record["ratios"]]
+    on_gpu = {record["device"]: "gpu" in record["env"] for record in records}
+    device = max(on_gpu, key=on_gpu.get, default=None)
+    first = {record["case"]: record for record in reversed(records) if record["device"] == device}
+    chosen = [first[case] for case in HEADLINES if case in first]
+    return [headline_table(chosen, NAMES)] if chosen else []
+
+
+SECTIONS = {"throughput": throughput, "ops": ops, "headline": headline}
 
 
 def markdown(table: Table) -> str:
@@ -42,52 +73,56 @@ def markdown(table: Table) -> str:
     return "\n".join([f"**{table.title}**", "", *(f"| {' | '.join(cells)} |" for cells in lines)])
 
 
-def updated(text: str, folder: Path = RESULTS) -> str:
-    """The text of a Markdown file with the sections between its markers made anew.
+def updated(texts: Sequence[str], folder: Path = RESULTS) -> list[str]:
+    """The texts of Markdown files with the sections between their markers made anew.
 
     Raises:
-        ValueError: a marker is missing.
+        ValueError: a section has its markers in none of them.
     """
-    for what in TABLES:
+    texts = list(texts)
+    for what in SECTIONS:
         pattern = re.compile(rf"(<!-- bench:{what} -->\n).*?(<!-- /bench -->)", re.DOTALL)
-        if not pattern.search(text):
+        if not any(pattern.search(text) for text in texts):
             raise ValueError(f"there must be a line <!-- bench:{what} --> and after it a line <!-- /bench -->")
         content = f"{section(what, folder)}\n"
-        text = pattern.sub(lambda match, content=content: match[1] + content + match[2], text)
-    return text
+        texts = [pattern.sub(lambda match, content=content: match[1] + content + match[2], text) for text in texts]
+    return texts
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--update", type=Path, metavar="FILE", help="write the tables into this Markdown file")
-    action.add_argument("--check", type=Path, metavar="FILE", help="exit with 1 where --update would change the file")
-    action.add_argument("--plot", action="store_true", help="write a PNG of every throughput table beside the rows")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows (default: bench/results)")
+    files = {"type": Path, "nargs": "*", "metavar": "FILE"}
+    action.add_argument("--update", **files, help="write the tables into these Markdown files")
+    action.add_argument("--check", **files, help="exit with 1 where --update would change a file")
+    action.add_argument("--plot", action="store_true", help="write a PNG of every throughput table beside the records")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records (default: bench/results)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     if args.plot:
-        for group in load_groups("throughput", args.results):
-            print(plot_throughput(group, args.results))
+        for group in throughput_groups(args.results):
+            print(plot_throughput(group, args.results, NAMES))
         return 0
-    file = args.update or args.check
-    if file is None:
-        print("\n\n".join(section(what, args.results) for what in TABLES))
+    if args.update is None and args.check is None:
+        print("\n\n".join(section(what, args.results) for what in SECTIONS))
         return 0
+    files = args.update or args.check or FILES
+    old = [file.read_text() for file in files]
     try:
-        old, new = file.read_text(), updated(file.read_text(), args.results)
+        new = updated(old, args.results)
     except ValueError as error:
-        print(f"{file}: {error}", file=sys.stderr)
+        print(f"{', '.join(map(str, files))}: {error}", file=sys.stderr)
         return 1
-    if args.update:
-        file.write_text(new)
-        return 0
-    if old != new:
-        print(f"{file}: its tables are not those of {args.results}; run report.py --update {file}", file=sys.stderr)
-    return int(old != new)
+    changed = {file: text for file, before, text in zip(files, old, new, strict=True) if before != text}
+    for file, text in changed.items():
+        if args.update is None:
+            print(f"{file}: its tables are not those of {args.results}; run report.py --update", file=sys.stderr)
+        else:
+            file.write_text(text)
+    return int(args.update is None and bool(changed))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the compiler made of the CUDA kernels, and bench/cuda_report.py, which says so."""
+"""The compiler's work on the CUDA kernels, and bench/cuda_report.py, which reports it."""
 
 import json
 import sys
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-
-import cuda_report
-from cuda_report import LIMITS, Kernel, NoReportError, occupancy
+from bench import cuda_report
+from bench.harness import cuobjdump
+from bench.harness.cuobjdump import NoReportError
+from bench.harness.kernels import LAUNCH_SHARED, LIMITS, Kernel, occupancy
 
 # Part of a kernel's name -> what it must do 16 bytes at a time: its time is that of moving them.
 MEMORY_BOUND = {
@@ -23,9 +23,9 @@ MEMORY_BOUND = {
 
 @pytest.fixture(scope="module")
 def kernels() -> list[Kernel]:
-    """Those of the built extension."""
+    """The kernels of the built extension."""
     try:
-        return cuda_report.read_kernels(cuda_report.find_extension())
+        return cuobjdump.read_kernels(cuobjdump.find_extension())
     except NoReportError as reason:
         pytest.skip(str(reason))
 
@@ -57,7 +57,7 @@ def test_every_kernel_has_launch_bounds(kernels):
 
 
 def test_launches_that_ask_for_shared_memory_are_of_kernels(kernels):
-    for part in cuda_report.LAUNCH_SHARED:
+    for part in LAUNCH_SHARED:
         assert [kernel for kernel in kernels if part in kernel.name], f"there is no kernel {part}"
 
 
@@ -165,15 +165,13 @@ DUMPS = {"--dump-resource-usage": RESOURCES, "--dump-elf": ELF, "--dump-sass": S
 @pytest.fixture
 def captured(monkeypatch):
     """cuobjdump prints what it printed once."""
-    monkeypatch.setattr(cuda_report, "find_cuobjdump", lambda: Path("cuobjdump"))
-    monkeypatch.setattr(cuda_report, "_dump", lambda tool, option, extension: DUMPS[option])
-    monkeypatch.setattr(
-        cuda_report, "short_names", lambda functions: ["sum" if f == SUM else "copy" for f in functions]
-    )
+    monkeypatch.setattr(cuobjdump, "find_cuobjdump", lambda: Path("cuobjdump"))
+    monkeypatch.setattr(cuobjdump, "_dump", lambda tool, option, extension: DUMPS[option])
+    monkeypatch.setattr(cuobjdump, "short_names", lambda functions: ["sum" if f == SUM else "copy" for f in functions])
 
 
 def test_kernels_are_read_from_the_dumps(captured):
-    copy_86, sum_86, copy_90 = cuda_report.read_kernels(Path("extension.so"))
+    copy_86, sum_86, copy_90 = cuobjdump.read_kernels(Path("extension.so"))
     assert copy_86 == Kernel(
         name="copy",
         arch=86,
@@ -241,7 +239,7 @@ def test_shared_memory_that_a_launch_asks_for_counts():
     ],
 )
 def test_names_are_shortened(signature, name):
-    assert cuda_report.shorten(signature) == name
+    assert cuobjdump.shorten(signature) == name
 
 
 def test_without_kernels_or_tools_it_says_why(monkeypatch, tmp_path, capsys):
@@ -250,14 +248,14 @@ def test_without_kernels_or_tools_it_says_why(monkeypatch, tmp_path, capsys):
     assert "no report: the extension is not built: run `make build`" in capsys.readouterr().err
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_HOME", raising=False)
-    monkeypatch.setattr(cuda_report, "find_spec", lambda name: None)
+    monkeypatch.setattr(cuobjdump, "find_spec", lambda name: None)
     assert cuda_report.main(["--extension", sys.executable]) == 2
     assert "no report: there is no cuobjdump" in capsys.readouterr().err
 
 
 def test_a_library_without_kernels_is_named(capsys):
     try:
-        cuda_report.find_cuobjdump()
+        cuobjdump.find_cuobjdump()
     except NoReportError as reason:
         pytest.skip(str(reason))
     assert cuda_report.main(["--extension", sys.executable]) == 2

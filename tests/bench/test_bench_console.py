@@ -1,7 +1,8 @@
 """Tables on a terminal, with rich and without."""
 
 import pytest
-from bench_modules import console
+
+from bench.harness import console
 
 ROWS = [["crop", "1.5", "met"], ["longer name", "12", "-"]]
 

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from bench_modules import estimators, rows
+
+from bench import estimators
+from bench.harness import records
 
 
 @pytest.fixture
@@ -11,20 +13,20 @@ def few_seeds(monkeypatch):
     monkeypatch.setattr(estimators, "CASES", estimators.CASES[:1])
 
 
-def test_a_row_has_both_variances(few_seeds, tmp_path):
-    path = tmp_path / "rows.jsonl"
+def test_a_record_has_both_variances(few_seeds, tmp_path):
+    path = tmp_path / "records.jsonl"
     assert estimators.main(["--device", "cpu", "--backend", "reference", "--runs", "1", "--json", str(path)]) == 0
-    (row,) = rows.read(path)
-    assert row["check"]["passed"]
-    assert set(row["variance"]) == {"one sequence", "anew for every step"}
-    assert all(value > 0 for value in (*row["variance"].values(), *row["ratios"].values()))
+    (record,) = records.read(path)
+    assert record["check"]["passed"]
+    assert set(record["variance"]) == {"one sequence", "anew for every step"}
+    assert all(value > 0 for value in (*record["variance"].values(), *record["ratios"].values()))
 
 
 def test_estimators_that_disagree_are_not_reported(few_seeds, monkeypatch, tmp_path):
     wrong = {**estimators.ESTIMATORS, "one sequence": lambda *call: estimators.one_sequence(*call) * 1.2}
     monkeypatch.setattr(estimators, "ESTIMATORS", wrong)
     with pytest.raises(SystemExit, match="standard errors apart"):
-        estimators.main(["--device", "cpu", "--backend", "reference", "--json", str(tmp_path / "rows.jsonl")])
+        estimators.main(["--device", "cpu", "--backend", "reference", "--json", str(tmp_path / "records.jsonl")])
 
 
 def test_two_steps_of_both_have_the_same_expectation():

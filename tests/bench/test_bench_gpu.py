@@ -4,14 +4,17 @@ import re
 import shlex
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from bench_modules import BENCH, gpu, ops, throughput
+
+from bench import cases, gpu, ops, throughput
+from bench.harness import environment, parts
 
 
 @pytest.fixture(autouse=True)
 def logs(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu, "LOGS", tmp_path)
+    monkeypatch.setattr(parts, "LOGS", tmp_path)
     return tmp_path
 
 
@@ -20,13 +23,13 @@ def says(text: str, code: int = 0) -> list[str]:
     return [sys.executable, "-c", f"import sys; print({text!r}); sys.exit({code})"]
 
 
-def part(*commands: list[str], **options) -> gpu.Part:
-    return gpu.Part("made-up", 1, commands, **options)
+def part(*commands: list[str], **options) -> parts.Part:
+    return parts.Part("made-up", 1, commands, **options)
 
 
-def run(monkeypatch, capsys, parts: list[gpu.Part], *arguments: str, has_gpu: bool = True) -> tuple[int, str]:
+def run(monkeypatch, capsys, todo: list[parts.Part], *arguments: str, has_gpu: bool = True) -> tuple[int, str]:
     """The exit code and the table that main ends with."""
-    monkeypatch.setattr(gpu, "parts", lambda gpu: parts)
+    monkeypatch.setattr(gpu, "parts", lambda gpu: todo)
     monkeypatch.setattr(gpu, "DEFAULT_DEVICE", "cuda" if has_gpu else "cpu")
     monkeypatch.setattr(gpu, "device_name", lambda device: "Made-up GPU")
     code = gpu.main(arguments)
@@ -34,12 +37,12 @@ def run(monkeypatch, capsys, parts: list[gpu.Part], *arguments: str, has_gpu: bo
 
 
 def test_a_part_that_fails_does_not_stop_the_next(monkeypatch, capsys):
-    parts = [
-        gpu.Part("first", 1, [says("the reason", 3)]),
-        gpu.Part("second", 1, [says("=== 5 passed ===\n\n")]),
-        gpu.Part("third", 1, [], missing="no such tool"),
+    todo = [
+        parts.Part("first", 1, [says("the reason", 3)]),
+        parts.Part("second", 1, [says("=== 5 passed ===\n\n")]),
+        parts.Part("third", 1, [], missing="no such tool"),
     ]
-    code, output = run(monkeypatch, capsys, parts)
+    code, output = run(monkeypatch, capsys, todo)
     assert code == 1
     table = output.split("make gpu")[1]
     assert re.search(r"first +failed +\d+ +the reason; see .*first.log", table)
@@ -49,7 +52,7 @@ def test_a_part_that_fails_does_not_stop_the_next(monkeypatch, capsys):
 
 
 def test_all_commands_of_a_part_run_and_one_failure_is_enough(logs):
-    outcome = gpu.run_part(part(says("one", 1), says("two"), says("three")), 30)
+    outcome = parts.run_part(part(says("one", 1), says("two"), says("three")), 30)
     assert outcome.result == "failed"
     assert [word in (logs / "made-up.log").read_text() for word in ("one", "two", "three")] == [True] * 3
 
@@ -57,25 +60,25 @@ def test_all_commands_of_a_part_run_and_one_failure_is_enough(logs):
 def test_a_part_is_killed_at_its_limit_with_what_it_has_started():
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     start = time.monotonic()
-    outcome = gpu.run_part(part([sys.executable, "-c", script], says("never")), 1)
+    outcome = parts.run_part(part([sys.executable, "-c", script], says("never")), 1)
     assert (outcome.result, outcome.bad) == ("timed out", True)
     assert time.monotonic() - start < 20
 
 
 def test_exit_code_by_which_a_part_says_that_it_cannot_run():
-    outcome = gpu.run_part(part(says("no report: no tool", 2), cannot=2), 30)
+    outcome = parts.run_part(part(says("no report: no tool", 2), cannot=2), 30)
     assert (outcome.result, outcome.note, outcome.bad) == ("not run", "no report: no tool", False)
-    assert gpu.run_part(part(says("", 2)), 30).result == "failed"
+    assert parts.run_part(part(says("", 2)), 30).result == "failed"
 
 
 def test_environment_of_a_part(logs):
     command = [sys.executable, "-c", "import os; print(os.environ['SOME_SETTING'])"]
-    assert gpu.run_part(part(command, env={"SOME_SETTING": "17"}), 30).note == "17"
+    assert parts.run_part(part(command, env={"SOME_SETTING": "17"}), 30).note == "17"
     assert (logs / "made-up.log").read_text().startswith("$ SOME_SETTING=17 ")
 
 
 def test_without_a_gpu_zero_must_be_allowed(monkeypatch, capsys):
-    good, bad = gpu.Part("good", 1, [says("fine")]), gpu.Part("bad", 1, [says("no", 1)])
+    good, bad = parts.Part("good", 1, [says("fine")]), parts.Part("bad", 1, [says("no", 1)])
     assert run(monkeypatch, capsys, [good], has_gpu=True)[0] == 0
     assert run(monkeypatch, capsys, [good], has_gpu=False)[0] == 1
     assert run(monkeypatch, capsys, [good], "--allow-no-gpu", has_gpu=False)[0] == 0
@@ -87,14 +90,14 @@ def test_parts_share_the_time_that_is_left(monkeypatch, capsys):
 
     def run_part(part, limit):
         limits[part.name] = limit
-        return gpu.Outcome(part.name, "passed", 0, "")
+        return parts.Outcome(part.name, "passed", 0, "")
 
     monkeypatch.setattr(gpu, "run_part", run_part)
-    parts = [gpu.Part("a", 1, []), gpu.Part("b", 3, []), gpu.Part("c", 1, [], missing="it is not here")]
-    run(monkeypatch, capsys, parts, "--max-seconds", "100")
+    todo = [parts.Part("a", 1, []), parts.Part("b", 3, []), parts.Part("c", 1, [], missing="it is not here")]
+    run(monkeypatch, capsys, todo, "--max-seconds", "100")
     assert limits["a"] == pytest.approx(25, abs=1)
     assert limits["b"] == pytest.approx(100, abs=1), "what the first did not need"
-    run(monkeypatch, capsys, parts, "--max-seconds", "100", "--parts", "a")
+    run(monkeypatch, capsys, todo, "--max-seconds", "100", "--parts", "a")
     assert limits["a"] == pytest.approx(100, abs=1)
 
 
@@ -121,16 +124,16 @@ def test_what_runs_with_and_without_a_gpu(monkeypatch):
 def test_sanitized_tests_exist():
     """The expression selects both ops, with and without gradients, and nothing but the CUDA kernels."""
     command = [*gpu.PYTEST, "tests/ops/test_conformance.py", "--collect-only", "-k", gpu.SANITIZED]
-    outcome = gpu.run_part(part(command), 120)
+    outcome = parts.run_part(part(command), 120)
     assert outcome.result == "passed", outcome
-    names = re.findall(r"::test_(\S+)", (gpu.LOGS / "made-up.log").read_text())
+    names = re.findall(r"::test_(\S+)", (parts.LOGS / "made-up.log").read_text())
     found = [re.match(r"(forward|gradients)_\w+\[cuda-(crop_resize|crop_mean)-", name) for name in names]
     assert all(found), names
     assert len({match.groups() for match in found}) == 4
 
 
 def test_commands_of_the_open_checks_exist():
-    commands = re.findall(r"`python (bench/\w+\.py[^`]*)`", (BENCH / "GPU_CHECKS.md").read_text())
+    commands = re.findall(r"`python (bench/\w+\.py[^`]*)`", (environment.ROOT / "bench" / "GPU_CHECKS.md").read_text())
     assert len(commands) > 10
     scripts = {
         "ops": ops.parse,
@@ -139,6 +142,6 @@ def test_commands_of_the_open_checks_exist():
     }
     for command in commands:
         path, *arguments = shlex.split(command)
-        args = scripts[(BENCH.parent / path).stem](arguments)
+        args = scripts[Path(path).stem](arguments)
         if "--cases" in arguments:
-            assert [case for case in ops.CASES if args.cases in case.name], command
+            assert [case for case in cases.CASES if args.cases in case.name], command

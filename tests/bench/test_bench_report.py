@@ -1,12 +1,16 @@
-"""Rows to files, tables and the README."""
+"""Records to files, tables and the documentation."""
 
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
-from bench_modules import BENCH, environment, report, rows, tables
-from made_up_rows import ops_row, scaling_row, throughput_row
+from made_up_records import ENV, ops_record, scaling_record, throughput_record
+
+from bench import report
+from bench.cases import CASES
+from bench.cases.models import PAPER
+from bench.harness import environment, records, tables
 
 EXPECTED_THROUGHPUT = """\
 **Throughput: Made-up CPU; float32; batch 2; 2 threads; backend cpu; torch 2.99; commit 0123456789**
@@ -33,10 +37,18 @@ EXPECTED_OPS = """\
 | c | 1.25 | 20 (16.0x) | - |"""
 
 
+EXPECTED_HEADLINE = """\
+**Made-up CPU; threads: 2 for models; torch 2.99**
+
+| case | ours | rival | times faster |
+| --- | ---: | ---: | ---: |
+| uni_adafocus_tsm_96_8+8 | 12.3 videos/s | 3.86 videos/s (tsm_plus_8+8) | 3.2 |"""
+
+
 @pytest.fixture
 def results(tmp_path):
     """A folder with the rows of the tables above, the models not in the paper's order."""
-    early_exit = throughput_row(
+    early_exit = throughput_record(
         "uni_adafocus_tsm_96_8+8/exit=0.5",
         123.4,
         exit_ratio={"asked": 0.5, "realised": 0.5},
@@ -45,10 +57,10 @@ def results(tmp_path):
         peak_memory_mib=None,
         stages_ms={"read": 0.5, "policy": 0.25, "focus": 1.5, "head": 0.125},
     )
-    models = [early_exit, throughput_row("uni_adafocus_tsm_96_8+8", 12.34)]
-    rows.write(tmp_path / "throughput_made-up-cpu.jsonl", models)
-    ops_rows = [ops_row("a"), ops_row("b", at_least=17), ops_row("c", at_least=None)]
-    rows.write(tmp_path / "ops_made-up-cpu.jsonl", ops_rows)
+    models = [early_exit, throughput_record("uni_adafocus_tsm_96_8+8", 12.34)]
+    records.write(tmp_path / "throughput_made-up-cpu.jsonl", models)
+    ops_records = [ops_record("a"), ops_record("b", at_least=17), ops_record("c", at_least=None)]
+    records.write(tmp_path / "ops_made-up-cpu.jsonl", ops_records)
     return tmp_path
 
 
@@ -58,7 +70,7 @@ def test_sections_are_these_tables(results):
 
 
 def test_ops_tables_keep_inputs_apart_and_show_the_share_of_the_copy_bandwidth(results):
-    more = ops_row(
+    more = ops_record(
         "d",
         input="16 boxes",
         bandwidth={"bytes": 1, "share": 0.625},
@@ -67,7 +79,7 @@ def test_ops_tables_keep_inputs_apart_and_show_the_share_of_the_copy_bandwidth(r
         at_most_us=6,
         launches={"adafocus_ops": 1, "grid_sample": 15},
     )
-    rows.write(results / "ops_other.jsonl", [more, ops_row("e", input="16 boxes")])
+    records.write(results / "ops_other.jsonl", [more, ops_record("e", input="16 boxes")])
     tables = report.section("ops", results).split("\n\n**")
     assert tables[0] == EXPECTED_OPS
     assert "| case | ms | of copy | grid_sample | at least |" in tables[1]
@@ -76,7 +88,11 @@ def test_ops_tables_keep_inputs_apart_and_show_the_share_of_the_copy_bandwidth(r
 
 
 def test_scaling_table_states_the_power_once_for_a_series():
-    points = [scaling_row(16, 2.0), scaling_row(64, 7.75), scaling_row(1, 3.0, series="size", exponent=0, law=0)]
+    points = [
+        scaling_record(16, 2.0),
+        scaling_record(64, 7.75),
+        scaling_record(1, 3.0, series="size", exponent=0, law=0),
+    ]
     table = tables.scaling_table(points)
     assert table.lines == [
         ["boxes", "16", "2", "0.97", "at most 1"],
@@ -85,44 +101,51 @@ def test_scaling_table_states_the_power_once_for_a_series():
     ]
 
 
-def test_rows_of_other_batch_sizes_and_inputs_stay(tmp_path):
+def test_records_of_other_batch_sizes_and_inputs_stay(tmp_path):
     path = tmp_path / "x.jsonl"
-    rows.write(path, [throughput_row("a", 1.0), throughput_row("a", 2.0, batch_size=4), ops_row("b")])
-    rows.write(path, [throughput_row("a", 3.0, batch_size=4), ops_row("b", input="16 boxes")])
-    kept = rows.read(path)
-    assert [row.get("videos_per_s") for row in kept] == [1.0, 3.0, None, None]
-    assert [row["input"] for row in kept] == ["clip.mp4", "clip.mp4", "48 boxes", "16 boxes"]
+    records.write(path, [throughput_record("a", 1.0), throughput_record("a", 2.0, batch_size=4), ops_record("b")])
+    records.write(path, [throughput_record("a", 3.0, batch_size=4), ops_record("b", input="16 boxes")])
+    kept = records.read(path)
+    assert [record.get("videos_per_s") for record in kept] == [1.0, 3.0, None, None]
+    assert [record["input"] for record in kept] == ["clip.mp4", "clip.mp4", "48 boxes", "16 boxes"]
 
 
 def test_tables_keep_devices_and_dtypes_apart(results):
-    more = [throughput_row("tsm_plus_8+8", 1.0, dtype="bfloat16"), throughput_row("tsm_plus_8+8", 1.0, device="Other")]
-    rows.write(results / "throughput_other.jsonl", more)
+    more = [
+        throughput_record("tsm_plus_8+8", 1.0, dtype="bfloat16"),
+        throughput_record("tsm_plus_8+8", 1.0, device="Other"),
+    ]
+    records.write(results / "throughput_other.jsonl", more)
     assert report.section("throughput", results).count("**Throughput: ") == 3
 
 
 def test_table_names_every_commit_and_whether_it_was_changed():
-    other = throughput_row("b", 1.0)
+    other = throughput_record("b", 1.0)
     other["env"] = other["env"] | {"commit": "fedcba9876543210", "dirty": True}
-    assert tables.describe([throughput_row("a", 1.0), other]).endswith("commit 0123456789, fedcba9876+")
+    assert tables.describe([throughput_record("a", 1.0), other]).endswith("commit 0123456789, fedcba9876+")
 
 
 def test_update_fills_in_between_the_markers_and_check_agrees(results, capsys):
-    file = results / "README.md"
+    files = [results / "measured.md", results / "README.md"]
     before = (
-        "# Title\n<!-- bench:throughput -->\nold\n<!-- /bench -->\ntext\n<!-- bench:ops -->\n<!-- /bench -->\nend\n"
+        "# Title\n<!-- bench:throughput -->\nold\n<!-- /bench -->\ntext\n<!-- bench:ops -->\n<!-- /bench -->\nend\n",
+        "# Other\n<!-- bench:headline -->\nold\n<!-- /bench -->\nend\n",
     )
-    file.write_text(before)
+    for file, text in zip(files, before, strict=True):
+        file.write_text(text)
     arguments = ["--results", str(results)]
-    assert report.main([*arguments, "--check", str(file)]) == 1
-    assert "its tables are not those of" in capsys.readouterr().err
-    assert file.read_text() == before
-    assert report.main([*arguments, "--update", str(file)]) == 0
+    assert report.main([*arguments, "--check", *map(str, files)]) == 1
+    errors = capsys.readouterr().err
+    assert all(f"{file}: its tables are not those of" in errors for file in files)
+    assert tuple(file.read_text() for file in files) == before
+    assert report.main([*arguments, "--update", *map(str, files)]) == 0
     expected = (
         f"# Title\n<!-- bench:throughput -->\n{EXPECTED_THROUGHPUT}\n<!-- /bench -->\ntext\n"
-        f"<!-- bench:ops -->\n{EXPECTED_OPS}\n<!-- /bench -->\nend\n"
+        f"<!-- bench:ops -->\n{EXPECTED_OPS}\n<!-- /bench -->\nend\n",
+        f"# Other\n<!-- bench:headline -->\n{EXPECTED_HEADLINE}\n<!-- /bench -->\nend\n",
     )
-    assert file.read_text() == expected
-    assert report.main([*arguments, "--check", str(file)]) == 0
+    assert tuple(file.read_text() for file in files) == expected
+    assert report.main([*arguments, "--check", *map(str, files)]) == 0
 
 
 def test_missing_marker_is_an_error(results, capsys):
@@ -132,35 +155,67 @@ def test_missing_marker_is_an_error(results, capsys):
     assert "there must be a line <!-- bench:ops -->" in capsys.readouterr().err
 
 
-def test_without_rows_the_section_says_so(tmp_path):
+def test_headline_has_ops_before_models(results):
+    case = "exit_gate, 4096 x 400"
+    records.write(results / "ops_more.jsonl", [ops_record(case), ops_record(case, backend="reference")])
+    title, _, *lines = report.section("headline", results).splitlines()
+    assert title == "**Made-up CPU; threads: 2 for ops, 2 for models; torch 2.99**"
+    assert lines[2:] == [f"| {case} | 1.25 ms | 20 ms (grid_sample) | 16.0 |", EXPECTED_HEADLINE.splitlines()[-1]]
+
+
+def test_headline_is_of_a_gpu_where_there_is_one(results):
+    gpu = {"device": "Made-up GPU", "env": ENV | {"gpu": "Made-up GPU"}}
+    records.write(results / "ops_gpu.jsonl", [ops_record("b"), ops_record("exit_gate, 4096 x 400", **gpu)])
+    assert report.section("headline", results).splitlines()[0] == "**Made-up GPU; torch 2.99**"
+
+
+def test_headlines_are_cases():
+    assert set(report.HEADLINES) <= {case.name for case in CASES} | set(PAPER)
+
+
+def test_fields_have_their_stored_names_in_a_file_only(tmp_path):
+    path = tmp_path / "x.jsonl"
+    records.write(path, [ops_record("a")])
+    stored = json.loads(path.read_text())
+    assert stored["baseline"] == "grid_sample"
+    assert set(stored["contenders"]) == {"grid_sample"}
+    assert not {"rival", "others"} & set(stored)
+    assert records.read(path) == [ops_record("a")]
+
+
+def test_without_records_the_section_says_so(tmp_path):
     assert report.section("ops", tmp_path) == "No measurement is in `bench/results` yet."
+
+
+DOCUMENTS = [str(file.relative_to(environment.ROOT)) for file in report.FILES]
 
 
 @pytest.fixture
 def committed(tmp_path):
-    """README.md and the rows as committed: a run of the benchmarks may have added rows to the working tree."""
-    git = ["git", "-C", str(BENCH.parent)]
+    """The documentation and the records as committed: a run may have added records to the working tree."""
+    git = ["git", "-C", str(environment.ROOT)]
     listed = subprocess.run([*git, "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is not a git checkout, so nothing is committed")
     for name in listed.stdout.splitlines():
-        if name == "README.md" or (name.startswith("bench/results/") and name.endswith(".jsonl")):
+        if name in DOCUMENTS or (name.startswith("bench/results/") and name.endswith(".jsonl")):
             content = subprocess.run([*git, "show", f"HEAD:{name}"], capture_output=True, check=True).stdout
             (tmp_path / Path(name).name).write_bytes(content)
     return tmp_path
 
 
-def test_readme_holds_the_tables_of_the_committed_rows(committed):
-    assert report.main(["--results", str(committed), "--check", str(committed / "README.md")]) == 0
+def test_documentation_holds_the_tables_of_the_committed_records(committed):
+    files = [str(committed / Path(name).name) for name in DOCUMENTS]
+    assert report.main(["--results", str(committed), "--check", *files]) == 0
 
 
-def test_committed_rows_are_complete_and_passed_their_check(committed):
-    for row in (row for what in report.TABLES for row in rows.read_all(what, committed)):
-        assert set(rows.REQUIRED) <= set(row)
-        assert row["check"]["passed"]
-        assert row["stats"]["n"] >= 30
-        assert row["env"]["commit"]
-        assert not row["env"]["dirty"]
+def test_committed_records_are_complete_and_passed_their_check(committed):
+    for record in (record for what in ("throughput", "ops") for record in records.read_all(what, committed)):
+        assert set(records.REQUIRED) <= set(record)
+        assert record["check"]["passed"]
+        assert record["stats"]["n"] >= 30
+        assert record["env"]["commit"]
+        assert not record["env"]["dirty"]
 
 
 def test_plot_is_written(results):
@@ -171,22 +226,22 @@ def test_plot_is_written(results):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_write_replaces_rows_of_equal_keys_only(tmp_path):
+def test_write_replaces_records_of_equal_keys_only(tmp_path):
     path = tmp_path / "new" / "ops_x.jsonl"
-    rows.write(path, [ops_row("a"), ops_row("b")])
-    rows.write(path, [ops_row("a", at_least=99), ops_row("b", backend="reference")])
-    written = rows.read(path)
-    assert [(row["case"], row["backend"], row["at_least"]) for row in written] == [
+    records.write(path, [ops_record("a"), ops_record("b")])
+    records.write(path, [ops_record("a", at_least=99), ops_record("b", backend="reference")])
+    written = records.read(path)
+    assert [(record["case"], record["backend"], record["at_least"]) for record in written] == [
         ("a", "cpu", 99),
         ("b", "cpu", 15),
         ("b", "reference", 15),
     ]
-    assert [json.loads(line) for line in path.read_text().splitlines()] == written
+    assert [json.loads(line)["at_least"] for line in path.read_text().splitlines()] == [99, 15, 15]
 
 
-def test_rows_refuse_what_is_not_a_number(tmp_path):
+def test_records_refuse_what_is_not_a_number(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        rows.write(tmp_path / "x.jsonl", [ops_row("a", at_least=float("nan"))])
+        records.write(tmp_path / "x.jsonl", [ops_record("a", at_least=float("nan"))])
     assert not (tmp_path / "x.jsonl").exists()
 
 

@@ -1,22 +1,24 @@
-"""bench/throughput.py: configurations, forced exits, the check before timing, and a short run."""
+"""bench/throughput.py and the cases of the models: names, forced exits, the check before timing, and a short run."""
 
 import pytest
 import torch
-from bench_modules import rows, throughput
 
 from adafocus_models import create_model, fold_batch_norm
 from adafocus_models import multiply_adds as count
+from bench import throughput
+from bench.cases import models, models_check
+from bench.harness import records
 
 CPU = torch.device("cpu")
 UNI = "uni_adafocus_tsm_96_8+8"
 
 
 def parse(name):
-    return throughput.Configuration.parse(name)
+    return models.ModelCase.parse(name)
 
 
-@pytest.mark.parametrize("name", throughput.PAPER)
-def test_configuration_names_go_round(name):
+@pytest.mark.parametrize("name", models.PAPER)
+def test_names_of_cases_go_round(name):
     assert str(parse(name)) == name
 
 
@@ -29,7 +31,7 @@ def test_configuration_names_go_round(name):
         (f"{UNI}/exit=half", "could not convert"),
     ],
 )
-def test_wrong_configurations_are_errors(name, message, capsys):
+def test_wrong_cases_are_errors(name, message, capsys):
     with pytest.raises(ValueError, match=message):
         parse(name)
     with pytest.raises(SystemExit):
@@ -38,45 +40,45 @@ def test_wrong_configurations_are_errors(name, message, capsys):
 
 
 def test_exit_ratio_is_for_all_models_that_have_the_exit():
-    chosen = throughput.select(["tsm_plus_8+8", UNI, "uni_adafocus_tsm_96_8+12/exit=0.319"], 0.25)
+    chosen = models.select(["tsm_plus_8+8", UNI, "uni_adafocus_tsm_96_8+12/exit=0.319"], 0.25)
     assert list(map(str, chosen)) == ["tsm_plus_8+8", f"{UNI}/exit=0.25", "uni_adafocus_tsm_96_8+12/exit=0.25"]
 
 
 def test_all_is_table_iv():
-    assert list(map(str, throughput.select(["all"], None))) == list(throughput.PAPER)
+    assert list(map(str, models.select(["all"], None))) == list(models.PAPER)
 
 
-@pytest.mark.parametrize("name", throughput.PAPER)
+@pytest.mark.parametrize("name", models.PAPER)
 def test_counted_gflops_are_the_papers(name):
-    configuration = parse(name)
-    model = create_model(configuration.model)
-    assert throughput.gflops(model, configuration.exit_ratio) == pytest.approx(throughput.PAPER[name][0], abs=0.06)
+    case = parse(name)
+    model = create_model(case.model)
+    assert models.gflops(model, case.exit_ratio) == pytest.approx(models.PAPER[name].gflops, abs=0.06)
 
 
 def test_gflops_of_videos_that_all_leave_are_those_of_the_glance():
     model = create_model(UNI)
-    assert throughput.gflops(model, 1.0) == pytest.approx(count(model)["exit0"] / 1e9)
+    assert models.gflops(model, 1.0) == pytest.approx(count(model)["exit0"] / 1e9)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_default_batch_realises_every_exit_ratio(device):
-    configurations = [parse(name) for name in throughput.PAPER]
-    size = throughput.default_batch(configurations, torch.device(device))
-    assert size >= throughput.DEFAULT_BATCH[device]
-    for ratio in (configuration.exit_ratio for configuration in configurations):
-        assert throughput.leaving(ratio, size) / size == pytest.approx(ratio, abs=0.02)
-    assert throughput.default_batch(configurations[:2], torch.device(device)) == throughput.DEFAULT_BATCH[device]
+    cases = [parse(name) for name in models.PAPER]
+    size = models.default_batch(cases, torch.device(device))
+    assert size >= models.DEFAULT_BATCH[device]
+    for ratio in (case.exit_ratio for case in cases):
+        assert models_check.leaving(ratio, size) / size == pytest.approx(ratio, abs=0.02)
+    assert models.default_batch(cases[:2], torch.device(device)) == models.DEFAULT_BATCH[device]
 
 
 @pytest.mark.parametrize("num_leaving", [1, 2, 5])
 def test_forced_gate_lets_that_many_leave(num_leaving):
-    gate = throughput.forced_gate(num_leaving, 5)(torch.randn(5, 174))
+    gate = models_check.forced_gate(num_leaving, 5)(torch.randn(5, 174))
     assert gate.leave.tolist() == list(range(num_leaving))
     assert gate.keep.tolist() == list(range(num_leaving, 5))
 
 
 def test_no_gate_where_nobody_leaves():
-    assert throughput.forced_gate(0, 5) is None
+    assert models_check.forced_gate(0, 5) is None
 
 
 def small_model(name):
@@ -90,9 +92,9 @@ def plain():
     """A calibrated model, and frames and glance frames of 2 videos."""
     torch.manual_seed(0)
     model = small_model(UNI).eval()
-    clips = throughput.clips_from(None, model.frame_size)(model.num_candidate_frames, model.num_glance_frames)
-    inputs = [throughput.repeat_to_batch(clip, 2, CPU) for clip in clips]
-    throughput.calibrate_batch_norm(model, *inputs)
+    clips = models.clips_from(None, model.frame_size)(model.num_candidate_frames, model.num_glance_frames)
+    inputs = [models.repeat_to_batch(clip, 2, CPU) for clip in clips]
+    models.calibrate_batch_norm(model, *inputs)
     return model, *inputs
 
 
@@ -121,7 +123,7 @@ def test_the_check_sees_videos_mixed_up(plain, monkeypatch):
 
     model, *inputs = plain
     monkeypatch.setattr(uni_adafocus_tsm, "flat_index", lambda index, *_: index.flatten())
-    assert not throughput.compare(model, tuned_copy(model), *inputs, 0.0)["passed"]
+    assert not models_check.compare(model, tuned_copy(model), *inputs, 0.0)["passed"]
 
 
 def tuned_copy(model):
@@ -131,7 +133,7 @@ def tuned_copy(model):
 @pytest.mark.parametrize("exit_ratio", [0.0, 0.5, 1.0])
 def test_tuned_model_passes_the_check(plain, exit_ratio):
     model, *inputs = plain
-    check = throughput.compare(model, tuned_copy(model), *inputs, exit_ratio)
+    check = models_check.compare(model, tuned_copy(model), *inputs, exit_ratio)
     assert check["passed"], check
     assert check["same_frames"] == check["videos"] == 2
     assert "policy" not in vars(model)
@@ -144,49 +146,49 @@ def test_tuned_model_passes_the_check(plain, exit_ratio):
 def test_check_notices_other_weights(plain, module, field):
     model, *inputs = plain
     tuned = tuned_copy(model)
-    right = throughput.compare(model, tuned, *inputs, 0.0)
+    right = models_check.compare(model, tuned, *inputs, 0.0)
     with torch.no_grad():
         for parameter in getattr(tuned, module).parameters():
             parameter.copy_(parameter.flip(0).neg())
-    wrong = throughput.compare(model, tuned, *inputs, 0.0)
+    wrong = models_check.compare(model, tuned, *inputs, 0.0)
     assert right["passed"]
     assert not wrong["passed"]
     assert wrong[field] != pytest.approx(right[field], rel=0.5)
 
 
-def test_short_run_prints_and_keeps_rows(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(throughput, "create_model", small_model)
-    path = tmp_path / "rows.jsonl"
+def test_short_run_prints_and_keeps_records(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(models, "create_model", small_model)
+    path = tmp_path / "records.jsonl"
     configs = ["tsm_plus_8+8", f"{UNI}/exit=0.5"]
     arguments = ["--device", "cpu", "--synthetic", "--batch-size", "2", "--runs", "1", "--json", str(path)]
     assert throughput.main([*arguments, "--configs", *configs]) == 0
-    baseline, uni = rows.read(path)
-    for row in (baseline, uni):
-        assert set(rows.REQUIRED) <= set(row)
-        assert row["check"]["passed"]
-        assert row["videos_per_s"] == pytest.approx(2e3 / row["stats"]["p50_ms"])
-    assert baseline["ratios"] == {"tsm_plus_8+8": 1.0}
-    assert uni["ratios"]["tsm_plus_8+8"] == pytest.approx(uni["videos_per_s"] / baseline["videos_per_s"])
+    rival, uni = records.read(path)
+    for record in (rival, uni):
+        assert set(records.REQUIRED) <= set(record)
+        assert record["check"]["passed"]
+        assert record["videos_per_s"] == pytest.approx(2e3 / record["stats"]["p50_ms"])
+    assert rival["ratios"] == {"tsm_plus_8+8": 1.0}
+    assert uni["ratios"]["tsm_plus_8+8"] == pytest.approx(uni["videos_per_s"] / rival["videos_per_s"])
     assert uni["exit_ratio"] == {"asked": 0.5, "realised": 0.5}
     assert uni["paper"] is None
-    assert baseline["paper"]["videos_per_s"] == 218.2
-    assert set(baseline["stages_ms"]) == {"read", "glance", "focus", "head"}
+    assert rival["paper"]["videos_per_s"] == 218.2
+    assert set(rival["stages_ms"]) == {"read", "glance", "focus", "head"}
     assert set(uni["stages_ms"]) == {"read", "glance", "policy", "focus", "head"}
-    assert all(milliseconds > 0 for row in (baseline, uni) for milliseconds in row["stages_ms"].values())
+    assert all(milliseconds > 0 for record in (rival, uni) for milliseconds in record["stages_ms"].values())
     output = capsys.readouterr().out
     assert "decoding and upload are not timed" in output
     assert f"{UNI}/exit=0.5" in output
 
 
-def test_run_with_a_model_that_differs_fails_and_keeps_no_row(monkeypatch, tmp_path, capsys):
+def test_run_with_a_model_that_differs_fails_and_keeps_no_record(monkeypatch, tmp_path, capsys):
     def broken(model):
         copy = fold_batch_norm(model)
         copy.classifier.bias.data += 1
         return copy
 
-    monkeypatch.setattr(throughput, "create_model", small_model)
-    monkeypatch.setattr(throughput, "fold_batch_norm", broken)
-    path = tmp_path / "rows.jsonl"
+    monkeypatch.setattr(models, "create_model", small_model)
+    monkeypatch.setattr(models, "fold_batch_norm", broken)
+    path = tmp_path / "records.jsonl"
     arguments = ["--device", "cpu", "--synthetic", "--batch-size", "1", "--runs", "1", "--json", str(path)]
     assert throughput.main([*arguments, "--configs", "tsm_plus_8+8"]) == 1
     assert "tsm_plus_8+8: differs from the plain model, not timed" in capsys.readouterr().err

@@ -1,12 +1,13 @@
 """Timing helpers and the environment."""
 
 import torch
-from bench_modules import environment, timing
+
+from bench.harness import environment, timing
 
 CPU = torch.device("cpu")
 
 
-def test_contenders_take_turns():
+def test_calls_take_turns():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "ab"}
     rounds = []
@@ -31,7 +32,7 @@ def test_timed_methods_add_up_and_are_taken_away():
             return x + y
 
     owner = Owner()
-    with timing.timed_methods(owner, ("work",), CPU) as totals:
+    with timing.timed_methods(owner, {"work": ("work",)}, CPU) as totals:
         assert owner.work(1, y=2) == 3
         first = totals["work"]
         owner.work(1, y=2)

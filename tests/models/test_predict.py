@@ -287,7 +287,7 @@ def test_arguments_are_checked_before_any_work(folder, monkeypatch, capsys, argu
 
 def test_the_module_runs_on_a_real_video(tmp_path):
     try:
-        clip = runpy.run_path(str(ROOT / "bench" / "_clip.py"))["sample_clip"]()
+        clip = runpy.run_path(str(ROOT / "bench" / "harness" / "clip.py"))["sample_clip"]()
     except FileNotFoundError as error:
         pytest.skip(str(error))
     out = tmp_path / "out.png"

@@ -67,7 +67,7 @@ def shown(clip):
 def bikes():
     """A real clip of 640 x 272 pixels, 250 frames, 10 s."""
     try:
-        return runpy.run_path(str(TESTS.parent / "bench" / "_clip.py"))["sample_clip"]()
+        return runpy.run_path(str(TESTS.parent / "bench" / "harness" / "clip.py"))["sample_clip"]()
     except FileNotFoundError as error:
         pytest.skip(str(error))
 

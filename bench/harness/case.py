@@ -1,4 +1,4 @@
-"""What is timed: an op on one input, beside what it replaces, which it must agree with first."""
+"""A case: an op on one input, beside the reference that it must equal, the rival that it is to beat, and others."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from torch import Tensor
 OURS = "adafocus_ops"
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
-Call = Callable[[], tuple[Tensor, ...]]  # the results that are compared
+Call = Callable[[], tuple[Tensor, ...]]  # gives the results that are compared
 
 
 class MismatchError(Exception):
-    """A contender does not compute what it should."""
+    """A call does not compute what it should."""
 
 
 def largest_difference(results: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
-    """Of any result, as a share of the expected one's largest value.
+    """The largest difference of any result, as a share of the expected one's largest value.
 
     Raises:
         MismatchError: a shape differs.
@@ -33,15 +33,15 @@ def largest_difference(results: tuple[Tensor, ...], expected: tuple[Tensor, ...]
 class Prepared(NamedTuple):
     """A case with its input in place."""
 
-    calls: dict[str, Call]  # OURS, the baseline and others
+    calls: dict[str, Call]  # by name: OURS, the reference, the rival and others
     bytes: int  # that must be read and written
-    # How far results are from right, given the baseline's, in the case's unit.
+    # Distance of results from the reference's, in the case's unit.
     error: Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], float] = largest_difference
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What one kind of device is meant to reach; None asks nothing."""
+    """Speeds that one kind of device is meant to reach; None asks nothing."""
 
     ratio: float | None = None  # times faster than the rival
     bandwidth: float | None = None  # share of the copy bandwidth
@@ -58,37 +58,36 @@ class Case:
     mode: str  # "forward", "backward" or "forward+backward"
     dtype: str
     layout: str
-    baseline: str  # name of the contender that does the same by other means
+    reference: str  # the name of the call whose results are right, or in words what is known of them exactly
+    rival: str  # the name of the call to beat
     tolerance: float  # largest error allowed
     targets: Mapping[str, Targets]  # by device type
-    # So small that on a GPU launching is what takes the time: many calls are timed as one CUDA graph.
+    # An op so small that on a GPU launching is what takes the time: many calls are timed as one CUDA graph.
     launch_bound: bool
     prepare: Callable[[torch.device], Prepared]
-    truth: str = ""  # what results are compared with, if it is not the baseline's
     unit: str = "of its largest value"  # that errors are counted in
-    # The contender to beat, if it is not the baseline: one that does less, and that nothing is compared with.
-    yardstick: str = ""
-    waits: bool = False  # the baseline waits for the host, so that no CUDA graph can hold it
+    rival_does_less: bool = False  # so that its results are not compared
+    rival_waits: bool = False  # for the host, so that no CUDA graph can hold it
 
-    @property
-    def rival(self) -> str:
-        """The contender to beat."""
-        return self.yardstick or self.baseline
+
+def reference_results(case: Case, prepared: Prepared) -> tuple[Tensor, ...]:
+    """Results that the others must equal; none where what is known of them exactly takes their place."""
+    return prepared.calls[case.reference]() if case.reference in prepared.calls else ()
 
 
 def check(
     case: Case, name: str, results: tuple[Tensor, ...], prepared: Prepared, expected: tuple[Tensor, ...]
 ) -> float:
-    """How far a contender's results are from right, given the baseline's.
+    """The error of a call's results, given the reference's.
 
     Raises:
-        MismatchError: farther than the case allows.
+        MismatchError: it is larger than the case allows.
     """
     try:
         error = prepared.error(results, expected)
         if not error <= case.tolerance:  # not "larger": NaN must not pass
             raise MismatchError(
-                f"differs from {case.truth or case.baseline} by {error:.1e} {case.unit}, {case.tolerance:g} is allowed"
+                f"differs from {case.reference} by {error:.1e} {case.unit}, {case.tolerance:g} is allowed"
             )
     except MismatchError as what:
         raise MismatchError(f"{case.name}: {name} {what}; not timed") from None
@@ -103,5 +102,5 @@ def check_layout(case: Case, result: Tensor) -> None:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """As in case names: "float32"."""
+    """A dtype as in names of cases: "float32"."""
     return str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""The cases of temporal_shift, with what it replaces, and a plain copy to measure it by."""
+"""Cases of temporal_shift, beside zeros and slices, and a plain copy to measure it by."""
 
 import functools
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from _cases import LAYOUTS, OURS, Call, Case, Prepared, Targets, dtype_name
 from adafocus_ops import temporal_shift
+from bench.harness.case import LAYOUTS, OURS, Call, Case, Prepared, Targets, dtype_name
 
 NUM_FRAMES = 8  # of a clip
 FOLD_DIV = 8
@@ -36,16 +36,17 @@ class Shift:
             mode=mode,
             dtype=dtype,
             layout=self.layout,
-            baseline="zeros and slices",
+            reference="zeros and slices",
+            rival="clone",
             tolerance=0,
             targets=targets,
             launch_bound=False,
             prepare=self.prepare,
-            yardstick="clone",
+            rival_does_less=True,
         )
 
     def prepare(self, device: torch.device) -> Prepared:
-        """Every contender, ready to run, and the bytes that none can do without."""
+        """Every call, ready to run, and the bytes that none can do without."""
         generator = torch.Generator(device).manual_seed(0)
         x, grad = (
             torch.randn(SHAPES[device.type], generator=generator, device=device)

@@ -1,7 +1,8 @@
-"""Timing of several contenders side by side, and peak memory."""
+"""Timing of several calls side by side, and peak memory."""
 
 import ctypes
 import gc
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ def interleave(
     Args:
         runs, warmup: rounds that count, and rounds before them that do not.
         settle: untimed runs of a call right before each timed one, so that it finds its own data in the
-            caches and not those of the contender before it.
+            caches and not those of the call before it.
         max_seconds: no further round starts after this long, but at least min_runs count.
         on_round: called after every round, warm-up included.
     """
@@ -78,14 +79,14 @@ def _cuda_ms(call: Call, device: torch.device) -> float:
 def _flush(device: torch.device) -> None:
     """Leaves nothing of the last run in the cache: small inputs would otherwise be timed from there.
 
-    It writes far more than any cache holds, so that it is still at work when the host has queued what comes next:
-    what is timed is the GPU's work, not how fast Python launches it.
+    It writes far more than any cache holds, so that it is still at work when the host has queued the call:
+    the time is that of the GPU's work, not of how fast Python launches it.
     """
     torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=device).zero_()
 
 
 def graph_of(call: Call, repeats: int) -> Call:
-    """Runs of a call, one after the other, as one launch: what is left of each is its time on the GPU."""
+    """Runs of a call, one after the other, as one launch: each then takes its time on the GPU alone."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -110,31 +111,38 @@ def count_launches(call: Call) -> int:
 
 
 @contextmanager
-def timed_methods(owner: object, names: tuple[str, ...], device: torch.device) -> Iterator[dict[str, float]]:
-    """Within the block, calls of the owner's methods add their milliseconds to the yielded {name: sum}."""
-    totals = dict.fromkeys(names, 0.0)
+def timed_methods(
+    owner: object, stages: Mapping[str, tuple[str, ...]], device: torch.device
+) -> Iterator[dict[str, float]]:
+    """Within the block, calls of the owner's methods add their milliseconds to the yielded {stage: sum}.
+
+    Args:
+        stages: stage -> names of the methods that are it.
+    """
+    totals = dict.fromkeys(stages, 0.0)
 
     def synchronise() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    def timed(name: str, method: Callable) -> Callable:
+    def timed(stage: str, method: Callable) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
             synchronise()
             start = time.perf_counter()
             result = method(*args, **kwargs)
             synchronise()
-            totals[name] += (time.perf_counter() - start) * 1e3
+            totals[stage] += (time.perf_counter() - start) * 1e3
             return result
 
         return call
 
-    for name in names:
-        setattr(owner, name, timed(name, getattr(owner, name)))
+    for stage, names in stages.items():
+        for name in names:
+            setattr(owner, name, timed(stage, getattr(owner, name)))
     try:
         yield totals
     finally:
-        for name in names:
+        for name in itertools.chain(*stages.values()):
             delattr(owner, name)
 
 

@@ -1,9 +1,9 @@
-"""Rows with made-up figures."""
+"""Records with made-up figures."""
 
 ENV = {"commit": "0123456789abcdef", "dirty": False, "torch": "2.99", "threads": 2}
 
 
-def throughput_row(case: str, videos_per_s: float, **changes) -> dict:
+def throughput_record(case: str, videos_per_s: float, **changes) -> dict:
     return {
         "what": "throughput",
         "case": case,
@@ -30,7 +30,7 @@ def throughput_row(case: str, videos_per_s: float, **changes) -> dict:
     } | changes
 
 
-def ops_row(case: str, **changes) -> dict:
+def ops_record(case: str, **changes) -> dict:
     return {
         "what": "ops",
         "op": "crop_resize",
@@ -43,8 +43,8 @@ def ops_row(case: str, **changes) -> dict:
         "backend": "cpu",
         "threads": 2,
         "stats": {"p20_ms": 1.0, "p50_ms": 1.25, "p80_ms": 1.5, "n": 30},
-        "baseline": "grid_sample",
-        "contenders": {"grid_sample": {"p20_ms": 19.0, "p50_ms": 20.0, "p80_ms": 21.0, "n": 30}},
+        "rival": "grid_sample",
+        "others": {"grid_sample": {"p20_ms": 19.0, "p50_ms": 20.0, "p80_ms": 21.0, "n": 30}},
         "absent": {},
         "check": {"passed": True, "max_error": 1e-5, "tolerance": 2e-4},
         "ratios": {"grid_sample": 16.0},
@@ -53,7 +53,7 @@ def ops_row(case: str, **changes) -> dict:
     } | changes
 
 
-def scaling_row(value: int, ms: float, **changes) -> dict:
+def scaling_record(value: int, ms: float, **changes) -> dict:
     return {
         "what": "scaling",
         "op": "crop_resize",

@@ -1,7 +1,6 @@
-"""The cases of crop_resize and crop_mean, with what they replace."""
+"""Cases of crop_resize, beside the steps that it replaces."""
 
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -10,26 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from _bandwidth import touched_bytes
-from _cases import LAYOUTS, OURS, Call, Case, Prepared, Targets, dtype_name
-from _environment import ROOT
-from adafocus_ops import crop_mean, crop_resize
+from adafocus_ops import crop_resize
+from bench.harness.bandwidth import sector_bytes
+from bench.harness.case import LAYOUTS, OURS, Call, Case, Prepared, Targets, dtype_name
+from bench.harness.scaling import Series
+from third_party import kornia_adapter, torchvision_adapter
 
-sys.path.append(str(ROOT / "third_party"))  # adapters of the peers
-
-import kornia_adapter
-import torchvision_adapter
-
-PEERS = {"torchvision": torchvision_adapter.crop_resize, "kornia": kornia_adapter.crop_resize}
+OTHERS = {"torchvision": torchvision_adapter.crop_resize, "kornia": kornia_adapter.crop_resize}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NUM_BOXES = {"cpu": 48, "cuda": 1536}
-CHECKED_BOXES = 16  # of the crops that only their growth is timed of
+CHECKED_BOXES = 16  # of the crops of which only the growth is timed
 
 CropFunction = Callable[[Tensor, Tensor, int], Tensor]  # frames [K, C, H, W], boxes [K, 4], P -> [K, C, P, P]
 
 
 class Inputs(NamedTuple):
-    """What one call is given."""
+    """The input of one call."""
 
     frames: Tensor  # [K, C, S, S]
     boxes: Tensor  # [K, 4]
@@ -41,12 +36,11 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Crop:
-    """crop_resize, or crop_mean, of one box a frame."""
+    """crop_resize of one box a frame."""
 
     patch: int
-    dtype: torch.dtype  # of the frames; uint8 ones are gathered and normalised, in the op's read or by the chain
+    dtype: torch.dtype  # of the frames; uint8 ones are gathered and normalised, in the op's read or step by step
     layout: str = "contiguous"
-    op: str = "crop_resize"
     out_dtype: torch.dtype = torch.float32
     antialias: bool = False  # of whole frames: only there is something to compare with
     gradient: str | None = None  # "boxes" or "frames": with the backward pass to these alone
@@ -56,8 +50,11 @@ class Crop:
     sides: tuple[float, float] = (96, 224)  # least and largest side of the boxes
     num_boxes: int | None = None  # default: NUM_BOXES of the device
 
+    op = "crop_resize"
+
     def case(self, targets: Mapping[str, Targets], launch_bound: bool = False) -> Case:
         """The crop as something to time."""
+        reference = "interpolate" if self.antialias else "grid_sample"
         return Case(
             op=self.op,
             name=self.name,
@@ -65,7 +62,8 @@ class Crop:
             mode=self.mode,
             dtype=dtype_name(self.dtype),
             layout=self.layout,
-            baseline="interpolate" if self.antialias else "grid_sample",
+            reference=reference,
+            rival=reference,
             # grid_sample in float32 is up to 4e-5 from itself in float64: positions on 224 pixels round to about 1e-5.
             tolerance=max(2e-4, 2 * torch.finfo(self.out_dtype).eps),
             targets=targets,
@@ -74,12 +72,12 @@ class Crop:
         )
 
     def smaller(self) -> "Crop":
-        """The same of a few boxes, for which the baseline needs little memory."""
+        """The same of a few boxes, for which the reference needs little memory."""
         return replace(self, num_boxes=min(self.num_boxes, CHECKED_BOXES))
 
     @property
     def name(self) -> str:
-        """What sets the crop apart from the others."""
+        """All that sets the crop apart from other crops."""
         source, target = dtype_name(self.dtype), dtype_name(self.out_dtype)
         kind = f"{self.op}{' antialiased' * self.antialias}{' of maps' * (self.channels > 4)}"
         dtypes = source if source == target else f"{source} to {target}"
@@ -89,25 +87,25 @@ class Crop:
 
     @property
     def mode(self) -> str:
-        """Which passes are timed."""
+        """The passes that are timed."""
         if self.gradient is None:
             return "forward"
         return "backward" if self.backward_only else "forward+backward"
 
     @property
     def input(self) -> str:
-        """What the crop is given, with {} for how many."""
+        """The input in words, with {} for how many."""
         if self.antialias:
             return f"{{}} whole frames of {self.frame_size} px"
         frame = f"map of {self.channels} channels and" if self.channels > 4 else "frame of"
         return f"{{}} boxes of {self.sides[0]} to {self.sides[1]} px, one a {frame} {self.frame_size} px"
 
     def prepare(self, device: torch.device) -> Prepared:
-        """Every contender, ready to run, and the bytes that none can do without."""
+        """Every call, ready to run, and the bytes that none can do without."""
         data = self.inputs(device)
-        crops = {"interpolate": resized_frames} if self.antialias else {"grid_sample": grid_sample_crop, **PEERS}
+        crops = {"interpolate": resized_frames} if self.antialias else {"grid_sample": grid_sample_crop, **OTHERS}
         forwards = {OURS: lambda: self.ours(data)}
-        forwards |= {name: functools.partial(self.chain, data, crop) for name, crop in crops.items()}
+        forwards |= {name: functools.partial(self.unfused, data, crop) for name, crop in crops.items()}
         calls = {name: self.passes(forward, data) for name, forward in forwards.items()}
         return Prepared(calls, self.bytes(data))
 
@@ -123,39 +121,43 @@ class Crop:
             boxes = torch.tensor([[size / 2, size / 2, size, size]]).repeat(count, 1)
         else:
             boxes = random_boxes(count, self.patch, size, self.sides)
-        patch = () if self.op == "crop_mean" else (self.patch, self.patch)
-        grad = torch.randn((count, self.channels, *patch), generator=generator, device=device).to(self.out_dtype)
-        grad = grad.contiguous(memory_format=LAYOUTS[self.layout]) if patch else grad
+        grad = torch.randn((count, self.channels, *self.patch_shape), generator=generator, device=device)
+        grad = grad.to(self.out_dtype)
+        grad = grad.contiguous(memory_format=LAYOUTS[self.layout]) if self.patch_shape else grad
         mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (MEAN, STD))
         data = Inputs(frames, boxes.to(device), torch.arange(count, device=device), grad, mean, std)
         if self.gradient:
             getattr(data, self.gradient).requires_grad_()
         return data
 
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """The shape of what is made of a channel of a box."""
+        return self.patch, self.patch
+
     def ours(self, data: Inputs) -> Tensor:
         """The op."""
-        options: dict[str, Any] = {}
-        if self.dtype == torch.uint8:
-            options |= {"frame_index": data.index, "mean": MEAN, "std": STD}
-        if self.op == "crop_mean":
-            return crop_mean(data.frames, data.boxes, self.patch, **options)
-        if self.antialias:
-            options["antialias"] = True
+        options = self.read_options(data) | ({"antialias": True} if self.antialias else {})
         return crop_resize(data.frames, data.boxes, self.patch, out_dtype=self.out_dtype, **options)
 
-    def chain(self, data: Inputs, crop: CropFunction) -> Tensor:
-        """What the op replaces, around another crop. Frames of 16 bits become float32 first: others' positions have
-        the frames' dtype, and would be a sixteenth of a pixel or more beside where they should be."""
+    def read_options(self, data: Inputs) -> dict[str, Any]:
+        """The op's arguments by which uint8 frames are gathered and normalised."""
+        return {"frame_index": data.index, "mean": MEAN, "std": STD} if self.dtype == torch.uint8 else {}
+
+    def unfused(self, data: Inputs, crop: CropFunction) -> Tensor:
+        """The steps that the op replaces, around another crop."""
+        return self.crops(data, crop).to(self.out_dtype).contiguous(memory_format=LAYOUTS[self.layout])
+
+    def crops(self, data: Inputs, crop: CropFunction) -> Tensor:
+        """Crops in float32 by another function. Frames of 16 bits become float32 first: others' positions have the
+        frames' dtype, and would be a sixteenth of a pixel or more beside where they should be."""
         x = data.frames
         if self.dtype == torch.uint8:
             x = x.index_select(0, data.index).float().div(255).sub(data.mean).div(data.std)
-        patches = crop(x.float(), data.boxes, self.patch)
-        if self.op == "crop_mean":
-            return patches.mean((-2, -1)).to(self.out_dtype)
-        return patches.to(self.out_dtype).contiguous(memory_format=LAYOUTS[self.layout])
+        return crop(x.float(), data.boxes, self.patch)
 
     def passes(self, forward: Callable[[], Tensor], data: Inputs) -> Call:
-        """The passes that are timed, of ours or of a chain."""
+        """The passes that are timed, of ours or of another."""
         if self.gradient is None:
             return lambda: (forward(),)
         wanted = getattr(data, self.gradient)
@@ -170,7 +172,7 @@ class Crop:
         return both
 
     def bytes(self, data: Inputs) -> int:
-        """What must be read and written; four numbers of a box count for nothing."""
+        """Bytes that must be read and written; four numbers of a box count for nothing."""
         read = touched_bytes(data.frames, data.boxes, self.patch, self.antialias)
         forward = read + data.grad.nbytes  # the result is as large as its gradient
         backward = {"boxes": read + data.grad.nbytes, "frames": data.frames.nbytes + data.grad.nbytes}
@@ -215,11 +217,37 @@ def random_boxes(count: int, patch: int, frame_size: int, sides: tuple[float, fl
     return boxes[clear][:count]
 
 
+def touched_bytes(frames: Tensor, boxes: Tensor, patch: int, antialias: bool = False) -> int:
+    """Bytes of the frames that crops of side `patch` must read, in whole sectors; box k reads frame k.
+
+    Args:
+        frames: [K, C, H, W], contiguous or channels_last.
+        boxes: [K, 4] (cy, cx, h, w), h and w positive.
+    """
+    height, width = frames.shape[-2:]
+    cy, cx, h, w = boxes.detach().double().unbind(1)
+    scanlines = _pixels_read(cy, h, patch, height, antialias)  # [K, H]
+    columns = _pixels_read(cx, w, patch, width, antialias)  # [K, W]
+    return sector_bytes(frames, scanlines, columns)
+
+
+def _pixels_read(centre: Tensor, extent: Tensor, patch: int, size: int, antialias: bool) -> Tensor:
+    """[K, size] bool: the pixels of an axis that have a weight in any of the footprints."""
+    centre, extent = centre[:, None], extent[:, None]
+    pixel = torch.arange(size, device=centre.device) + 0.5
+    step = extent / patch
+    nearest = ((pixel - centre) / step + (patch - 1) / 2).round().clamp(0, patch - 1)
+    distance = (pixel - centre - step * (nearest - (patch - 1) / 2)).abs()
+    if not antialias:
+        return distance < 1
+    return (distance < step.clamp(min=1)) & ((pixel - centre).abs() < extent.clamp(min=1) / 2 + 0.5)
+
+
 # --- the cases -----------------------------------------------------------------------------------------------------
 
 
-def cases(crop: Crop, cpu: float | None = None, cuda: Targets | None = None, **options: Any) -> list[Case]:
-    """A crop in both layouts; cpu: times faster than the baseline on a CPU."""
+def in_both_layouts(crop: Crop, cpu: float | None = None, cuda: Targets | None = None, **options: Any) -> list[Case]:
+    """A crop in both layouts; cpu: times faster than the rival on a CPU."""
     targets = {"cpu": Targets(ratio=cpu)} | ({"cuda": cuda} if cuda else {})
     return [replace(crop, layout=layout).case(targets, **options) for layout in LAYOUTS]
 
@@ -231,31 +259,45 @@ U8, F16, BF16, F32 = torch.uint8, torch.float16, torch.bfloat16, torch.float32
 MAPS = {"channels": 1280, "frame_size": 7, "sides": (3, 7)}  # MobileNetV2's, with the boxes of crops of 96 px
 
 CASES = [
-    *cases(Crop(96, U8), cpu=15, cuda=FORWARD),
-    *cases(Crop(128, U8), cpu=12, cuda=FORWARD),
-    *cases(Crop(96, U8, out_dtype=F16), cuda=FORWARD),
-    *cases(Crop(128, U8, out_dtype=F16), cuda=FORWARD),
-    *cases(Crop(96, U8, out_dtype=F16, num_boxes=16), cuda=LAUNCH, launch_bound=True),
-    *cases(Crop(96, F32), cpu=2.5, cuda=FORWARD),
-    *cases(Crop(128, F32), cpu=2.5, cuda=FORWARD),
-    *cases(Crop(96, F16, out_dtype=F16), cuda=FORWARD),
-    *cases(Crop(96, BF16, out_dtype=BF16), cuda=FORWARD),
-    *cases(Crop(96, F32, gradient="boxes"), cpu=6),
-    *cases(Crop(128, F32, gradient="boxes"), cpu=6),
-    *cases(Crop(96, F32, gradient="frames")),
-    *cases(Crop(128, F32, gradient="frames")),
+    *in_both_layouts(Crop(96, U8), cpu=15, cuda=FORWARD),
+    *in_both_layouts(Crop(128, U8), cpu=12, cuda=FORWARD),
+    *in_both_layouts(Crop(96, U8, out_dtype=F16), cuda=FORWARD),
+    *in_both_layouts(Crop(128, U8, out_dtype=F16), cuda=FORWARD),
+    *in_both_layouts(Crop(96, U8, out_dtype=F16, num_boxes=16), cuda=LAUNCH, launch_bound=True),
+    *in_both_layouts(Crop(96, F32), cpu=2.5, cuda=FORWARD),
+    *in_both_layouts(Crop(128, F32), cpu=2.5, cuda=FORWARD),
+    *in_both_layouts(Crop(96, F16, out_dtype=F16), cuda=FORWARD),
+    *in_both_layouts(Crop(96, BF16, out_dtype=BF16), cuda=FORWARD),
+    *in_both_layouts(Crop(96, F32, gradient="boxes"), cpu=6),
+    *in_both_layouts(Crop(128, F32, gradient="boxes"), cpu=6),
+    *in_both_layouts(Crop(96, F32, gradient="frames")),
+    *in_both_layouts(Crop(128, F32, gradient="frames")),
     *(
         case
         for gradient, targets in BACKWARD.items()
         for crop in (Crop(96, F32), Crop(128, F32), Crop(96, F16, out_dtype=F16))
-        for case in cases(replace(crop, gradient=gradient, backward_only=True), cuda=targets)
+        for case in in_both_layouts(replace(crop, gradient=gradient, backward_only=True), cuda=targets)
     ),
-    *cases(Crop(96, F32, antialias=True)),
-    *cases(Crop(96, U8, out_dtype=F16, antialias=True)),
-    *cases(Crop(3, F16, out_dtype=F16, num_boxes=16, **MAPS), cuda=LAUNCH, launch_bound=True),
-    *cases(Crop(3, F32, **MAPS)),
-    *cases(Crop(3, F32, gradient="boxes", **MAPS)),
-    *cases(Crop(3, F32, op="crop_mean", **MAPS)),
-    *cases(Crop(3, F16, op="crop_mean", out_dtype=F16, **MAPS)),
-    *cases(Crop(3, F32, op="crop_mean", gradient="boxes", **MAPS)),
+    *in_both_layouts(Crop(96, F32, antialias=True)),
+    *in_both_layouts(Crop(96, U8, out_dtype=F16, antialias=True)),
+    *in_both_layouts(Crop(3, F16, out_dtype=F16, num_boxes=16, **MAPS), cuda=LAUNCH, launch_bound=True),
+    *in_both_layouts(Crop(3, F32, **MAPS)),
+    *in_both_layouts(Crop(3, F32, gradient="boxes", **MAPS)),
 ]
+
+
+def crop_series(num_boxes: int, counts: Sequence[int]) -> list[Series]:
+    """The series of crop_resize; num_boxes where it does not vary."""
+    crop = Crop(96, U8, "channels_last", out_dtype=F16, num_boxes=num_boxes)
+    sizes, sides = (64, 96, 128, 160, 224), (224, 448, 896)
+    return [
+        Series("boxes", 1, {count: replace(crop, num_boxes=count) for count in counts}),
+        Series("pixels of a crop", 1, {size**2: replace(crop, patch=size) for size in sizes}),
+        Series("pixels of a frame", 0, {side**2: replace(crop, frame_size=side) for side in sides}),
+    ]
+
+
+SERIES = {
+    "cpu": crop_series(NUM_BOXES["cpu"], [12, 48, 192]),
+    "cuda": crop_series(NUM_BOXES["cuda"], [1, 16, 128, 512, 1536, 6144]),
+}

@@ -1,6 +1,5 @@
-"""What a measurement ran on: the facts that a row keeps and a header prints."""
+"""The environment of a measurement: facts that its record keeps and a header prints."""
 
-import argparse
 import os
 import platform
 import re
@@ -13,9 +12,9 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
-# Column of `nvidia-smi --query-gpu` -> name in a row.
+# Column of `nvidia-smi --query-gpu` -> name in a record.
 GPU_QUERY = {
     "driver_version": "driver",
     "clocks.sm": "sm_clock",
@@ -24,18 +23,7 @@ GPU_QUERY = {
     "power.limit": "power_limit",
 }
 
-
 DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def parse_device(text: str) -> torch.device:
-    """A --device argument."""
-    device = torch.device(text)
-    if device.type not in ("cpu", "cuda"):
-        raise argparse.ArgumentTypeError(f"must be cpu or cuda, got {text!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError("there is no GPU that torch can use")
-    return device
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -51,9 +39,9 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "numpy", "triton")},
         "commit": _git("rev-parse", "HEAD"),
-        # Rows and plots are written while measuring, so they do not count as changes.
+        # Records and plots are written while measuring, so they do not count as changes.
         "dirty": bool(_git("status", "--porcelain", "--", ".", ":!bench/results")),
-        # Where files lay on this machine says nothing elsewhere.
+        # The folder that a file lay in on this machine says nothing elsewhere.
         "command": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv],
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -132,7 +120,7 @@ def _gpu(device: torch.device) -> dict[str, Any]:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints, or None where it cannot run."""
+    """The output of a command, or None where it cannot run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

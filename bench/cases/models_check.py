@@ -1,0 +1,138 @@
+"""A tuned model's check: it must answer as the plain one does, with as many videos leaving early as are asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adafocus_ops import ExitGate, exit_gate, use_backend
+
+# Largest difference from the plain float32 model: of a logit, as a share of the largest; of a box, in pixels.
+# Twice or more the largest seen on a CPU, on videos and on random frames: 4e-4 and 0.0008, 0.018 and 2.6, 0.07 and 11.
+TOLERANCE = {torch.float32: (1e-3, 0.005), torch.float16: (4e-2, 8.0), torch.bfloat16: (1.5e-1, 32.0)}
+
+Gate = Callable[[Tensor], ExitGate]
+
+
+def leaving(exit_ratio: float, batch_size: int) -> int:
+    """The number of videos of a batch that leave at the glance."""
+    return round(exit_ratio * batch_size)
+
+
+def forced_gate(num_leaving: int, batch_size: int) -> Gate | None:
+    """An exit gate that the first videos pass whatever the untrained logits say, at the price of the real one."""
+    if not num_leaving:
+        return None
+
+    def gate(logits: Tensor) -> ExitGate:
+        forced = torch.zeros_like(logits)
+        forced[:num_leaving, 0] = 100.0  # entropy 0, and log C of the others
+        return exit_gate(forced, threshold=1.0)
+
+    return gate
+
+
+class Decisions(NamedTuple):
+    """The answer of a model's policy: where to look."""
+
+    weights: Tensor  # [B, T0]
+    frame_index: Tensor  # [B, K]
+    boxes: Tensor  # [B, 4]
+
+
+class OverruledPolicy:
+    """A policy that answers with given decisions, and keeps what its own would have been."""
+
+    def __init__(self, policy: Callable[..., tuple[Tensor, ...]], decisions: Decisions) -> None:
+        self.policy = policy
+        self.decisions = decisions
+        self.own: list[Decisions] = []
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        self.own.append(Decisions(*self.policy(*inputs)))
+        return tuple(self.decisions)
+
+
+@contextmanager
+def overruled(model: nn.Module, decisions: Decisions) -> Iterator[list[Decisions]]:
+    """Within the block the model looks where these decisions say; its policy's own go to the list that is yielded."""
+    if not model.has_policy:
+        yield []
+        return
+    model.policy = OverruledPolicy(model.policy, decisions)
+    try:
+        yield model.policy.own
+    finally:
+        del model.policy  # the class's method shows again
+
+
+@torch.inference_mode()
+def compare(
+    model: nn.Module, tuned: nn.Module, frames: Tensor, glance_frames: Tensor, exit_ratio: float
+) -> dict[str, Any]:
+    """Checks the tuned model against the plain one in float32, contiguous, on the reference backend, one video
+    at a time, so that mixing up the videos of a batch shows.
+
+    The plain model's policy is compared with the tuned one's, then takes its decisions, so that both look at
+    the same patches: where to look is a matter of rounding (a thousandth of a pixel in float32 changes the
+    logits of random weights by a thousandth), what is seen there is not. float32 must also pick equal frames.
+    """
+    gate = forced_gate(leaving(exit_ratio, len(frames)), len(frames))
+    result = tuned(frames, glance_frames, gate=gate)
+    stay = result.frame_index[:, 0] >= 0  # [B]
+    expected, own = answers_alone(model, frames, glance_frames, stay, result)
+    error = float((result.logits.float() - expected).abs().max() / expected.abs().max())
+    same_frames, box_error = len(frames), 0.0
+    if own:
+        plain = Decisions(*(torch.cat(parts) for parts in zip(*own, strict=True)))
+        same_frames -= int((plain.frame_index != result.frame_index[stay]).any(1).sum())
+        box_error = float((plain.boxes - result.boxes[stay]).abs().max())
+    tolerance, box_tolerance = TOLERANCE[arithmetic(tuned)]
+    must_pick_the_same = arithmetic(tuned) == torch.float32
+    return {
+        "passed": error <= tolerance
+        and box_error <= box_tolerance
+        and (same_frames == len(frames) or not must_pick_the_same),
+        "max_error": error,
+        "tolerance": tolerance,
+        "box_error_px": box_error,
+        "box_tolerance_px": box_tolerance,
+        "videos": len(frames),
+        "same_frames": same_frames,
+    }
+
+
+def answers_alone(
+    model: nn.Module, frames: Tensor, glance_frames: Tensor, stay: Tensor, seen: Any
+) -> tuple[Tensor, list[Decisions]]:
+    """Logits [B, C] of the plain model, for one video after the other, where another model has looked.
+
+    Args:
+        stay: [B] bool, the videos that do not leave at the glance.
+        seen: Output of the other model.
+
+    Returns:
+        The logits, and the decisions of the model's own policy, of each video that stays.
+    """
+    logits, own = [], []
+    for b in range(len(frames)):
+        one = slice(b, b + 1)
+        decisions = Decisions(seen.weights[one], seen.frame_index[one], seen.boxes[one])
+        with (
+            overruled(model, decisions) as decided,
+            use_backend("reference"),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        ):
+            alone = forced_gate(int(not stay[b]), 1)
+            logits.append(model(frames[one].contiguous(), glance_frames[one].contiguous(), gate=alone).logits)
+        own += decided
+    return torch.cat(logits), own
+
+
+def arithmetic(model: nn.Module) -> torch.dtype:
+    """The dtype whose precision the model computes with: TF32 rounds like float16."""
+    weight = next(model.parameters())
+    tf32 = weight.is_cuda and weight.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    return torch.float16 if tf32 else weight.dtype

@@ -1,0 +1,73 @@
+"""Records as a plot."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.harness.environment import slug
+from bench.harness.records import Record
+from bench.harness.tables import ModelNames, describe
+
+OURS, RIVAL = "#0072b2", "#8c8c8c"
+STAGE_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#0072b2", "#cc79a7")  # in the order of their work
+
+
+def plot_throughput(records: Sequence[Record], folder: Path, names: ModelNames) -> Path:
+    """Writes videos a second with the ratio to the rival, and milliseconds by stage, as a PNG named like the device."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    first = records[0]
+    threads = "" if "gpu" in first["env"] else f"{first['threads']} threads"
+    file = slug(f"{first['device']} {first['dtype']} {threads}")
+    path = folder / f"throughput_{file}.png"
+    records = list(reversed(records))  # the first on top
+    cases = [record["case"].replace("/", "\n") for record in records]
+    style = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "legend.frameon": False,
+    }
+    with plt.rc_context(style):
+        size = (11, 1.7 + 0.5 * len(records))
+        figure, (speed, stages) = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+        _bars(speed, cases, records, names)
+        _stacks(stages, cases, records, names.stages)
+        figure.suptitle(describe(records), fontsize=9, color="0.35")
+        figure.legend(*stages.get_legend_handles_labels(), loc="outside lower right", ncols=len(names.stages))
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+    return path
+
+
+def _bars(axes, cases: list[str], records: list[Record], names: ModelNames) -> None:
+    values = [record["videos_per_s"] for record in records]
+    colours = [RIVAL if record["case"] == names.rival else OURS for record in records]
+    bars = axes.barh(cases, values, color=colours, height=0.62)
+    axes.bar_label(bars, [_speed_label(record) for record in records], padding=4)
+    axes.margins(x=0.45)
+    axes.set_title(f"Throughput and ratio to {names.rival_label} (the paper's ratio)", loc="left")
+    axes.set_xlabel("videos/s")
+
+
+def _speed_label(record: Record) -> str:
+    label = f"{record['videos_per_s']:.3g}"
+    for ratio in record["ratios"].values():
+        paper = f" ({record['paper']['ratio']:.2f}x)" if record["paper"] else ""
+        label += f",  {ratio:.2f}x{paper}"
+    return label
+
+
+def _stacks(axes, cases: list[str], records: list[Record], labels: Mapping[str, str]) -> None:
+    left = [0.0] * len(records)
+    for (stage, label), colour in zip(labels.items(), STAGE_COLOURS, strict=False):
+        values = [record["stages_ms"].get(stage, 0.0) for record in records]
+        axes.barh(cases, values, left=left, color=colour, height=0.62, label=label)
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    axes.tick_params(axis="y", left=False)
+    axes.set_title("Time by stage", loc="left")
+    axes.set_xlabel("milliseconds a video")

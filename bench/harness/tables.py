@@ -1,0 +1,163 @@
+"""Records as tables of text, for the terminal and the documentation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from bench.harness.case import OURS
+from bench.harness.records import Record
+
+
+class ModelNames(NamedTuple):
+    """Names by which tables and plots of models go."""
+
+    rival: str  # the case of the model that the others' ratios are to
+    rival_label: str
+    stages: Mapping[str, str]  # stage -> label, in the order of their work
+
+
+class Table(NamedTuple):
+    """A title, the columns' names and the cells; the first column is text and the others are figures."""
+
+    title: str
+    columns: list[str]
+    lines: list[list[str]]
+
+
+def throughput_table(records: Sequence[Record], names: ModelNames) -> Table:
+    """Videos a second, beside what the paper states."""
+    ratio = f"times {names.rival_label} (paper)"
+    columns = ["model", "frames", "patch", "GFLOPs (paper)", "videos/s", ratio, "paper, RTX 3090"]
+    lines = []
+    for record in records:
+        paper = record["paper"] or {}
+        lines.append(
+            [
+                record["case"],
+                record["frames"],
+                str(record["patch"]),
+                f"{record['gflops']:.1f} {_bracket(paper.get('gflops'), '.1f')}",
+                three_digits(record["videos_per_s"]),
+                f"{_or_dash(record['ratios'].get(names.rival), '.2f')} {_bracket(paper.get('ratio'), '.2f')}",
+                _or_dash(paper.get("videos_per_s"), ".1f"),
+            ]
+        )
+    return Table(f"Throughput: {describe(records)}", columns, lines)
+
+
+def stage_table(records: Sequence[Record], names: ModelNames) -> Table:
+    """Milliseconds a video of every stage, from runs of their own, and the memory of a whole batch."""
+    columns = ["model", *names.stages.values(), "peak MiB"]
+    lines = []
+    for record in records:
+        stages = [_or_dash(record["stages_ms"].get(stage), ".2f") for stage in names.stages]
+        lines.append([record["case"], *stages, _or_dash(record["peak_memory_mib"], ".0f")])
+    return Table("Milliseconds a video by stage, and peak memory beyond weights and frames", columns, lines)
+
+
+def ops_table(records: Sequence[Record]) -> Table:
+    """Our median milliseconds, and the others' with how many times ours they are."""
+    others = list(dict.fromkeys(name for record in records for name in record["others"]))
+    shares = any("bandwidth" in record for record in records)  # older records have none
+    lines = [
+        [
+            record["case"],
+            three_digits(record["stats"]["p50_ms"]),
+            *([f"{record['bandwidth']['share']:.0%}" if "bandwidth" in record else "-"] if shares else []),
+            *(_other(record, name) for name in others),
+            verdict(record),
+        ]
+        for record in records
+    ]
+    return Table(f"Ops: {describe(records)}", ["case", "ms", *["of copy"] * shares, *others, "at least"], lines)
+
+
+def verdict(record: Record) -> str:
+    """Every target with whether it is reached: "5x (met), 60 % (not met)"."""
+    words = []
+    if record["at_least"] is not None:
+        words.append((f"{record['at_least']:g}x", record["ratios"][record["rival"]] >= record["at_least"]))
+    if record.get("bandwidth_at_least") is not None:
+        words.append(
+            (f"{record['bandwidth_at_least']:.0%}", record["bandwidth"]["share"] >= record["bandwidth_at_least"])
+        )
+    if record.get("at_most_us") is not None:
+        words.append((f"{record['at_most_us']:g} us", record["stats"]["p50_ms"] * 1e3 <= record["at_most_us"]))
+    if record.get("launches"):
+        words.append(("one launch", record["launches"][OURS] == 1))
+    return ", ".join(f"{what} ({'met' if met else 'not met'})" for what, met in words) or "-"
+
+
+def headline_table(records: Sequence[Record], names: ModelNames) -> Table:
+    """Our time or speed, the rival's, and how many times better ours is, for ops and models in one table."""
+    lines = []
+    for record in records:
+        if record["what"] == "ops":
+            rival = record["rival"]
+            ours, theirs = (f"{three_digits(t['p50_ms'])} ms" for t in (record["stats"], record["others"][rival]))
+        else:
+            rival, ratio = names.rival, record["ratios"][names.rival]
+            speeds = record["videos_per_s"], record["videos_per_s"] / ratio
+            ours, theirs = (f"{three_digits(speed)} videos/s" for speed in speeds)
+        lines.append([record["case"], ours, f"{theirs} ({rival})", f"{record['ratios'][rival]:.1f}"])
+    env = records[0]["env"]
+    used = [f"{r['threads']} for {'ops' if r['what'] == 'ops' else 'models'}" for r in records]
+    threads = [] if "gpu" in env else [f"threads: {_joined(used)}"]
+    words = [records[0]["device"], *threads, f"torch {env['torch']}"]
+    return Table("; ".join(words), ["case", "ours", "rival", "times faster"], lines)
+
+
+def scaling_table(records: Sequence[Record]) -> Table:
+    """The time along every series, and with which power of the value it grows."""
+    lines, seen = [], set()
+    for record in records:
+        growth = (
+            [f"{record['exponent']:.2f}", f"at most {record['law']:g}"] if record["series"] not in seen else ["", ""]
+        )
+        seen.add(record["series"])
+        lines.append([record["series"], f"{record['value']:g}", three_digits(record["stats"]["p50_ms"]), *growth])
+    return Table(f"Growth: {describe(records)}", ["varied", "value", "ms", "power", "law"], lines)
+
+
+def group_records(records: Iterable[Record]) -> list[list[Record]]:
+    """Records by table: of one device, dtype (models) or input (ops), backend and number of threads."""
+    groups: dict[tuple, list[Record]] = {}
+    for record in records:
+        kind = record["dtype"] if record["what"] == "throughput" else record["input"]
+        groups.setdefault((record["device"], kind, record["backend"], record["threads"]), []).append(record)
+    return list(groups.values())
+
+
+def describe(records: Sequence[Record]) -> str:
+    """All that the records of one table have in common."""
+    first, env = records[0], records[0]["env"]
+    words = [first["device"]]
+    if first["what"] == "throughput":
+        words += [first["dtype"], f"batch {_joined(sorted(record['batch_size'] for record in records))}"]
+    if first["what"] == "ops":
+        words.append(_joined(record["input"] for record in records))
+    if "gpu" not in env:
+        words.append(f"{env['threads']} thread{'s' if env['threads'] > 1 else ''}")
+    commits = _joined((record["env"]["commit"] or "?")[:10] + "+" * record["env"]["dirty"] for record in records)
+    return "; ".join([*words, f"backend {first['backend']}", f"torch {env['torch']}", f"commit {commits}"])
+
+
+def _other(record: Record, name: str) -> str:
+    if name not in record["others"]:
+        return "-"
+    return f"{three_digits(record['others'][name]['p50_ms'])} ({record['ratios'][name]:.1f}x)"
+
+
+def _joined(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _or_dash(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def _bracket(value: float | None, spec: str) -> str:
+    return f"({_or_dash(value, spec)})"
