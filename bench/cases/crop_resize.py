@@ -1,6 +1,7 @@
 """Cases of crop_resize, beside the steps that it replaces."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adafocus_ops import crop_resize
+from adafocus_ops import backends, crop_resize
 from bench.harness.bandwidth import sector_bytes
 from bench.harness.case import LAYOUTS, OURS, Call, Case, Prepared, Targets, dtype_name
 from bench.harness.scaling import Series
@@ -107,6 +108,8 @@ class Crop:
         forwards = {OURS: lambda: self.ours(data)}
         forwards |= {name: functools.partial(self.unfused, data, crop) for name, crop in crops.items()}
         calls = {name: self.passes(forward, data) for name, forward in forwards.items()}
+        if self.op == "crop_resize" and backends.choose(self.op, device.type, None) == "cuda":
+            calls["simple kernel"] = by_simple_kernel(calls[OURS])
         return Prepared(calls, self.bytes(data))
 
     def inputs(self, device: torch.device) -> Inputs:
@@ -179,6 +182,19 @@ class Crop:
         if self.gradient is None:
             return forward
         return backward[self.gradient] + (0 if self.backward_only else forward)
+
+
+def by_simple_kernel(call: Call) -> Call:
+    """The call by the CUDA kernel that takes any call, where a faster one runs by itself."""
+
+    def run() -> tuple[Tensor, ...]:
+        os.environ["ADAFOCUS_CUDA_KERNEL"] = "any"
+        try:
+            return call()
+        finally:
+            del os.environ["ADAFOCUS_CUDA_KERNEL"]
+
+    return run
 
 
 def grid_sample_crop(frames: Tensor, boxes: Tensor, patch: int) -> Tensor:

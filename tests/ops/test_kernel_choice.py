@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from op_specs import IMAGENET, distributions, random_images, smooth_boxes
+from adafocus_ops.examples.tensors import IMAGENET, distributions, random_images, smooth_boxes
 from torch import Tensor
 
 import adafocus_ops
