@@ -36,7 +36,7 @@ def throughput_table(records: Sequence[Record], names: ModelNames) -> Table:
                 record["frames"],
                 str(record["patch"]),
                 f"{record['gflops']:.1f} {_bracket(paper.get('gflops'), '.1f')}",
-                three_digits(record["videos_per_s"]),
+                _three_digits(record["videos_per_s"]),
                 f"{_or_dash(record['ratios'].get(names.rival), '.2f')} {_bracket(paper.get('ratio'), '.2f')}",
                 _or_dash(paper.get("videos_per_s"), ".1f"),
             ]
@@ -61,7 +61,7 @@ def ops_table(records: Sequence[Record]) -> Table:
     lines = [
         [
             record["case"],
-            three_digits(record["stats"]["p50_ms"]),
+            _three_digits(record["stats"]["p50_ms"]),
             *([f"{record['bandwidth']['share']:.0%}" if "bandwidth" in record else "-"] if shares else []),
             *(_other(record, name) for name in others),
             verdict(record),
@@ -93,11 +93,11 @@ def headline_table(records: Sequence[Record], names: ModelNames) -> Table:
     for record in records:
         if record["what"] == "ops":
             rival = record["rival"]
-            ours, theirs = (f"{three_digits(t['p50_ms'])} ms" for t in (record["stats"], record["others"][rival]))
+            ours, theirs = (f"{_three_digits(t['p50_ms'])} ms" for t in (record["stats"], record["others"][rival]))
         else:
             rival, ratio = names.rival, record["ratios"][names.rival]
             speeds = record["videos_per_s"], record["videos_per_s"] / ratio
-            ours, theirs = (f"{three_digits(speed)} videos/s" for speed in speeds)
+            ours, theirs = (f"{_three_digits(speed)} videos/s" for speed in speeds)
         lines.append([record["case"], ours, f"{theirs} ({rival})", f"{record['ratios'][rival]:.1f}"])
     env = records[0]["env"]
     used = [f"{r['threads']} for {'ops' if r['what'] == 'ops' else 'models'}" for r in records]
@@ -114,7 +114,7 @@ def scaling_table(records: Sequence[Record]) -> Table:
             [f"{record['exponent']:.2f}", f"at most {record['law']:g}"] if record["series"] not in seen else ["", ""]
         )
         seen.add(record["series"])
-        lines.append([record["series"], f"{record['value']:g}", three_digits(record["stats"]["p50_ms"]), *growth])
+        lines.append([record["series"], f"{record['value']:g}", _three_digits(record["stats"]["p50_ms"]), *growth])
     return Table(f"Growth: {describe(records)}", ["varied", "value", "ms", "power", "law"], lines)
 
 
@@ -144,14 +144,14 @@ def describe(records: Sequence[Record]) -> str:
 def _other(record: Record, name: str) -> str:
     if name not in record["others"]:
         return "-"
-    return f"{three_digits(record['others'][name]['p50_ms'])} ({record['ratios'][name]:.1f}x)"
+    return f"{_three_digits(record['others'][name]['p50_ms'])} ({record['ratios'][name]:.1f}x)"
 
 
 def _joined(values: Iterable[object]) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
 
 
-def three_digits(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
