@@ -126,7 +126,7 @@ def clips_from(video: str | None, frame_size: int = VideoModel.frame_size) -> Cl
         return lambda *counts: tuple(
             torch.randint(256, (count, *size), dtype=torch.uint8).permute(0, 3, 1, 2) for count in counts
         )
-    from adafocus_models.video import read_clip  # needs a decoder, which --synthetic does without
+    from adafocus_models.data import read_clip  # needs a decoder, which --synthetic does without
 
     path = Path(video) if Path(video).exists() else sample_clip(video)
     return lambda *counts: tuple(clip.frames for clip in read_clip(path, *counts, frame_size=frame_size))

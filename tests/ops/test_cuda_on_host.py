@@ -335,6 +335,13 @@ MUTATIONS = {
         right="if (i < count) store(i, value[m]);",
         wrong="store(i, value[m]);",
     ),
+    "a row is written that no row is": Mutation(
+        "scatter_rows",
+        "fwd",
+        "scatter_rows.cu",
+        right="if (row >= 0) copy_row",
+        wrong="if (row >= -1) copy_row",
+    ),
     "a vector is taken from the wrong frame": Mutation(
         "temporal_shift",
         "fwd",
