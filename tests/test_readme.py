@@ -88,3 +88,17 @@ def test_files_that_a_page_names_are_there(page):
     named = set(NAMED.findall(without_code(page.read_text())))
     missing = sorted(path for path in named if not any(ROOT.glob(path.rstrip("/"))))
     assert not missing, f"{page.relative_to(ROOT)} names {', '.join(missing)}"
+
+
+# "`name` in `path`" and "`name` (`path`)", as pages say where something is.
+PLACED = re.compile(r"`([\w.:]+)`(?: in| \()\s?`((?:adafocus_ops|adafocus_models|bench|csrc|tests)/[\w./]+\.\w+)`")
+
+
+@PAGE
+def test_what_a_page_places_in_a_file_is_there(page):
+    missing = []
+    for name, path in PLACED.findall(without_code(page.read_text())):
+        last = re.split(r"[.:]+", name)[-1]
+        if last not in (ROOT / path).read_text():
+            missing.append(f"{name} in {path}")
+    assert not missing, f"{page.relative_to(ROOT)} looks for {', '.join(missing)}"

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from adafocus_ops.examples.tensors import IMAGENET, distributions, random_images, smooth_boxes
 from torch import Tensor
 
 import adafocus_ops
+from adafocus_ops.examples.tensors import IMAGENET, distributions, random_images, smooth_boxes
 from conftest import require_backend
 from cuda_on_host.backend import NAME
 from cuda_on_host.harness import KernelError, launches
