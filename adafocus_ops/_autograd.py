@@ -1,4 +1,4 @@
-"""How the ops join autograd."""
+"""The parts of autograd that all ops share: the question whether it watches, and gradients that have none."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def differentiable(*tensors: Tensor) -> bool:
-    """Whether a result of these tensors is one of autograd's, in reverse or forward mode."""
+    """Tells if autograd watches a result of these tensors, in reverse or forward mode."""
     # A tensor that vmap maps does not say whether what it wraps requires grad.
     may_require_grad = any(map(torch._C._functorch.is_batchedtensor, tensors)) or any(t.requires_grad for t in tensors)
     forward_mode = torch.autograd.forward_ad._current_level >= 0

@@ -85,7 +85,7 @@ def _check_values(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> 
 
 
 def wants_channels_last(frames: Tensor, memory_format: torch.memory_format | None) -> bool:
-    """Whether the result is channels_last: as asked, else like the frames."""
+    """Tells if the result is channels_last: as asked, else like the frames."""
     if memory_format in (None, torch.preserve_format):
         return is_channels_last(frames)
     require(

@@ -1,4 +1,4 @@
-"""How the crops join autograd."""
+"""The autograd form of the crops: a call that names its kernels and their arguments, and its gradients."""
 
 from collections.abc import Mapping
 from math import prod

@@ -24,7 +24,7 @@ CRITERIA = ("entropy", "confidence")
 
 
 class ExitGate(NamedTuple):
-    """What exit_gate decided."""
+    """The decision of exit_gate."""
 
     score: Tensor  # [N] entropy in nats, or the largest probability; float32 (float64 for float64 logits)
     exited: Tensor  # [N] bool

@@ -28,7 +28,7 @@ MISSING: str | None = _load()
 
 
 def build_info() -> dict[str, str]:
-    """What the loaded extension was built for: {"cpu": instruction set in use, "cuda": toolkit, architectures}."""
+    """The build of the loaded extension: {"cpu": instruction set in use, "cuda": toolkit, architectures}."""
     if MISSING:
         return {}
     return dict(line.split(": ", 1) for line in torch.ops.adafocus._build_info().splitlines())

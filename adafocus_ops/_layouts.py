@@ -15,7 +15,7 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
 
 
 def is_channels_last(images: Tensor) -> bool:
-    """Whether a result like images [..., C, H, W] keeps the channels of a pixel together: where those of images,
+    """Tells if a result like images [..., C, H, W] keeps the channels of a pixel together: where those of images,
     which need not be dense, lie together and the images are not contiguous."""
     return not images.is_contiguous() and images.stride(-3) == 1 and images.shape[-3] > 1
 

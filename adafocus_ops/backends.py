@@ -99,7 +99,7 @@ def kernel(op: str, part: str, backend: str) -> Callable:
 
 
 def implements(backend: str, op: str) -> bool:
-    """Whether this version has kernels of the op for the backend, built or not."""
+    """Tells if this version has kernels of the op for the backend, built or not."""
     return all(backend in kernels for kernels in _kernels[op].values())
 
 
@@ -165,7 +165,7 @@ def choose(op: str, device: str, explicit: str | None) -> str:
     raise RuntimeError(f"backend {wanted!r} cannot run {op}: {reason}. Usable here: {', '.join(usable)}")
 
 
-# What torch.compiler.assume_constant_result does, without importing the whole compiler with the package.
+# This is all that torch.compiler.assume_constant_result does, without importing the whole compiler with the package.
 choose._dynamo_marked_constant = True
 
 

@@ -24,7 +24,7 @@ def set_debug(enabled: bool) -> None:
 
 
 def checks_values(tensor: torch.Tensor) -> bool:
-    """Whether to look at the values of a call's tensors: in debug mode, where there are values to look at."""
+    """Tells if the values of a call's tensors are to be looked at: in debug mode, where there are values."""
     if not _debug or torch.compiler.is_compiling():
         return False
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)  # a fake tensor, for one, has no values
@@ -42,7 +42,7 @@ def require(condition: bool, message: Callable[[], str], error: type[Exception] 
 
 
 def describe(value: object) -> str:
-    """What arrived, for an error message: the shape and dtype of a tensor, the type of all else."""
+    """A value for an error message: the shape and dtype of a tensor, the type of all else."""
     if isinstance(value, torch.Tensor):
         return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     return type(value).__name__

@@ -1,4 +1,4 @@
-"""What the examples of both crops share."""
+"""Examples of both crops."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What the examples of an op say."""
+"""The form of an op's examples."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

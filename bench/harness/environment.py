@@ -27,7 +27,7 @@ DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Everything about the machine, the versions and the commit that a figure depends on."""
+    """The machine, the versions and the commit that a figure depends on."""
     facts = {
         "device": device_name(device),
         "processor": _processor(),

@@ -1,4 +1,4 @@
-// Everything that a kernel needs from its compiler and from the runtime. Only this file and intrinsics.h know
+// The things that a kernel needs from its compiler and from the runtime. Only this file and intrinsics.h know
 // which compiler reads the kernels: nvcc for the GPU, or a C++ compiler for the tests, which run them on
 // the host with twins of the CUDA names from cuda_on_host.h (threadIdx, __syncthreads, __shfl_xor_sync, ...).
 #pragma once

@@ -1,4 +1,4 @@
-// What one output reads of an axis with antialiasing: the box's part of the axis is cut out first and then
+// The pixels that one output reads of an axis with antialiasing: the box's part of the axis is cut out first and then
 // resized, by a triangle filter that is as wide as the downscaling.
 //
 // docs/method/antialias.md derives every formula and draws them; (A1) to (A14) are its equations.

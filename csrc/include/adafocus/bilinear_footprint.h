@@ -1,4 +1,4 @@
-// What one output reads of an axis by bilinear interpolation: two neighbouring pixels.
+// The pixels that one output reads of an axis by bilinear interpolation: two neighbouring pixels.
 #pragma once
 
 #include "adafocus/box.h"
