@@ -29,16 +29,35 @@ _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("adafocus_b
 _extra: dict[str, tuple[str, str | None]] = {}
 
 
+class Kernel:
+    """A part of an op on one backend, which takes the arguments of the raw op by position or by name.
+
+    Names are put in order here: torch would take several times as long to do it.
+    """
+
+    def __init__(self, op: str, part: str, function: Callable):
+        self.function = function  # the raw op, an overload of it, or the reference's function
+        self.names = tuple(argument.name for argument in raw_op(op, part)._schema.arguments)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            rest = self.names[len(args) :]
+            if len(kwargs) != len(rest):
+                raise TypeError(f"the arguments must be {', '.join(self.names)}; of {rest} came {', '.join(kwargs)}")
+            args += tuple([kwargs[name] for name in rest])
+        return self.function(*args)
+
+
 def _outside_autocast(function: Callable) -> Callable:
     """The function with the arithmetic that it asks for, inside autocast too; kernels do not see that anyway."""
 
     @functools.wraps(function)
-    def run(first: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        device = first.device.type
+    def run(*args: Any) -> Any:
+        device = args[0].device.type
         if not torch.amp.is_autocast_available(device):  # a meta tensor's, for one
-            return function(first, *args, **kwargs)
+            return function(*args)
         with torch.autocast(device, enabled=False):
-            return function(first, *args, **kwargs)
+            return function(*args)
 
     return run
 
@@ -50,19 +69,20 @@ def _imported_when_called(module: str, name: str) -> Callable:
     return run
 
 
-def _kernels_of(op: str, part: str) -> dict[str, Callable]:
+def _kernels_of(op: str, part: str) -> dict[str, Kernel]:
     """The kernels of a part by backend, as far as the library has them."""
     reference = import_module(f"adafocus_ops._reference.{op}")
-    return {
+    functions = {
         "reference": _outside_autocast(getattr(reference, part)),
         "cpu": raw_op(op, part),
         "cuda": raw_op(op, part),
         "triton": overload(op, part, "triton", _imported_when_called(f"adafocus_ops._triton.{op}", part)),
     }
+    return {backend: Kernel(op, part, function) for backend, function in functions.items()}
 
 
 # op -> part -> backend -> kernel
-_kernels: dict[str, dict[str, dict[str, Callable]]] = {
+_kernels: dict[str, dict[str, dict[str, Kernel]]] = {
     op: {part: _kernels_of(op, part) for part in declared.parts} for op, declared in RAW_OPS.items()
 }
 
@@ -79,7 +99,7 @@ def extend(name: str, device: str, kernels: Mapping[str, Mapping[str, Callable]]
     _extra[name] = (device, reason)
     for op, functions in kernels.items():
         for part in parts(op):
-            _kernels[op][part][name] = overload(op, part, name, functions[part])
+            _kernels[op][part][name] = Kernel(op, part, overload(op, part, name, functions[part]))
     why_not.cache_clear()
 
 
@@ -93,8 +113,8 @@ def parts(op: str) -> tuple[str, ...]:
     return tuple(RAW_OPS[op].parts)
 
 
-def kernel(op: str, part: str, backend: str) -> Callable:
-    """The function that is a part of an op on a backend, with the arguments of the raw op, by position or by name."""
+def kernel(op: str, part: str, backend: str) -> Kernel:
+    """A part of an op on a backend."""
     return _kernels[op][part][backend]
 
 

@@ -72,7 +72,7 @@ def test_public_name(op):
 
 @each_part
 def test_functions_take_the_arguments_of_the_schema(op, part):
-    names = [argument.name for argument in backends.kernel(op, part, "cpu")._schema.arguments]
+    names = list(backends.kernel(op, part, "cpu").names)
     for folder in ("_reference", "_triton"):
         if folder == "_triton":
             pytest.importorskip("triton", reason="Triton is not installed")
@@ -107,7 +107,7 @@ def test_traced_examples_show_every_optional_argument(op):
     examples = EXAMPLES[op]
     small = {example.name: example for example in examples.small(examples.dtypes[-1], examples.layouts[0])}
     calls = [call for name in examples.traced for call in raw_calls(op, small[name])]
-    for argument in backends.kernel(op, "fwd", "cpu")._schema.arguments:
+    for argument in backends.kernel(op, "fwd", "cpu").function._schema.arguments:
         if "Optional" not in str(argument.type):
             continue
         given = {call.arguments[argument.name] is not None for call in calls if call.part == "fwd"}

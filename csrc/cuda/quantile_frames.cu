@@ -75,7 +75,7 @@ AF_DEVICE C jitter_of(const QuantileFrames& p, int64_t b, int64_t i) {
 
 // Grid: (rows, kRows to a block).
 template <class C>
-__launch_bounds__(kWarp* kRows, 1) AF_KERNEL quantile_frames_kernel(const QuantileFrames p) {
+__launch_bounds__(kWarp* kRows, 1) AF_KERNEL quantile_frames_fwd_kernel(const QuantileFrames p) {
   const int64_t b = int64_t(blockIdx.x) * kRows + threadIdx.y;
   if (b >= p.weights.rows) return;
   const int64_t bins = p.weights.columns;
@@ -104,7 +104,7 @@ __launch_bounds__(kWarp* kRows, 1) AF_KERNEL quantile_frames_kernel(const Quanti
 template <class C>
 const char* fwd(const QuantileFrames& p, void* stream) {
   const int64_t blocks = (p.weights.rows + kRows - 1) / kRows;
-  return launch(quantile_frames_kernel<C>, dim3(unsigned(blocks)), dim3(kWarp, kRows), 0, stream, p);
+  return launch(quantile_frames_fwd_kernel<C>, dim3(unsigned(blocks)), dim3(kWarp, kRows), 0, stream, p);
 }
 
 }  // namespace

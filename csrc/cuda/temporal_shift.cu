@@ -46,7 +46,7 @@ AF_DEVICE uint32_t bits_before(int end, int begin) {
 // repeat.) 16 bytes at a time, which a period has a whole number of. Grid: (frame, chunk of it).
 template <int kBytes>
 __launch_bounds__(kThreads) AF_KERNEL
-    temporal_shift_dense_kernel(const TemporalShift p, uint32_t period, uint32_t fold, uint32_t vectors) {
+    temporal_shift_fwd_dense_kernel(const TemporalShift p, uint32_t period, uint32_t fold, uint32_t vectors) {
   using T = element_t<kBytes>;
   constexpr int kElements = 16 / kBytes;
   const Sources<T> sources(p, blockIdx.x);
@@ -84,7 +84,7 @@ __launch_bounds__(kThreads) AF_KERNEL
 
 // For any frames. Grid: (frame, chunk of it).
 template <int kBytes>
-__launch_bounds__(kThreads) AF_KERNEL temporal_shift_any_kernel(const TemporalShift p, uint32_t count) {
+__launch_bounds__(kThreads) AF_KERNEL temporal_shift_fwd_any_kernel(const TemporalShift p, uint32_t count) {
   using T = element_t<kBytes>;
   const Sources<T> sources(p, blockIdx.x);
   T* const to = static_cast<T*>(p.to.data) + p.to_offset(blockIdx.x);
@@ -124,11 +124,11 @@ const char* fwd(const TemporalShift& p, void* stream) {
   const int64_t repeats = p.to.stride_c == 1 ? pixels : 1, planes = pixels / repeats;
   const int64_t period = planes * p.to.channels, vectors = count / kElements;
   const auto dense = [&] {
-    return launch(temporal_shift_dense_kernel<kBytes>, grid(vectors), dim3(kThreads), 0, stream, p,
+    return launch(temporal_shift_fwd_dense_kernel<kBytes>, grid(vectors), dim3(kThreads), 0, stream, p,
                   uint32_t(period), uint32_t(planes * p.fold), uint32_t(vectors));
   };
   const auto any = [&] {
-    return launch(temporal_shift_any_kernel<kBytes>, grid(count), dim3(kThreads), 0, stream, p,
+    return launch(temporal_shift_fwd_any_kernel<kBytes>, grid(count), dim3(kThreads), 0, stream, p,
                   uint32_t(count));
   };
   return launch_fast_or_any(is_dense(p, period, kElements), dense, any);

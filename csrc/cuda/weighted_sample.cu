@@ -22,7 +22,7 @@ constexpr int64_t kMaxWarpDraws = 192;
 // Grid: (warps of all rows). A warp makes `share` samples of one row.
 template <int R>
 __launch_bounds__(kWarp* kRaceWarps) AF_KERNEL
-    weighted_sample_warp_kernel(const WeightedSample p, int64_t warps_of_row, int share) {
+    weighted_sample_fwd_warp_kernel(const WeightedSample p, int64_t warps_of_row, int share) {
   const int64_t warp = int64_t(blockIdx.x) * kRaceWarps + threadIdx.y;
   const int64_t b = warp / warps_of_row, first = warp % warps_of_row * share;
   if (b >= p.weights.rows) return;
@@ -45,8 +45,8 @@ const char* launch_warps(const WeightedSample& p, void* stream) {
   const int64_t warps_of_row = (p.num_samples + share - 1) / share;
   const int64_t blocks = (p.weights.rows * warps_of_row + kRaceWarps - 1) / kRaceWarps;
   return visit_items_per_lane(p.weights.columns, [&](auto items) {
-    return launch(weighted_sample_warp_kernel<items()>, dim3(unsigned(blocks)), dim3(kWarp, kRaceWarps), 0,
-                  stream, p, warps_of_row, int(share));
+    return launch(weighted_sample_fwd_warp_kernel<items()>, dim3(unsigned(blocks)), dim3(kWarp, kRaceWarps),
+                  0, stream, p, warps_of_row, int(share));
   });
 }
 
@@ -173,7 +173,7 @@ AF_DEVICE void sort(uint64_t* keys, int size) {
 
 // Grid: (samples of all rows).
 template <class T>
-__launch_bounds__(kSortThreads, 1) AF_KERNEL weighted_sample_block_kernel(const WeightedSample p) {
+__launch_bounds__(kSortThreads, 1) AF_KERNEL weighted_sample_fwd_block_kernel(const WeightedSample p) {
   AF_SHARED(uint64_t, sorted, kMaxSorted);  // [keys of the round, padded], all threads write, sort and read
   AF_SHARED(uint32_t, gathered, 1);         // [1]: keys in `sorted`, all threads count, then read
   for (int64_t sample = blockIdx.x; sample < p.weights.rows * p.num_samples; sample += gridDim.x) {
@@ -210,7 +210,7 @@ __launch_bounds__(kSortThreads, 1) AF_KERNEL weighted_sample_block_kernel(const 
 const char* launch_blocks(const WeightedSample& p, void* stream) {
   const int64_t blocks = min_of(p.weights.rows * p.num_samples, kMaxGridX);
   return visit_float(p.weights.dtype, [&](auto tag) {
-    return launch(weighted_sample_block_kernel<typename decltype(tag)::type>, dim3(unsigned(blocks)),
+    return launch(weighted_sample_fwd_block_kernel<typename decltype(tag)::type>, dim3(unsigned(blocks)),
                   dim3(kWarp, kSortThreads / kWarp), 0, stream, p);
   });
 }

@@ -68,7 +68,7 @@ class HostOp:
         self.harness = Harness(op, edits)
 
     def kernel(self, part: str) -> Callable:
-        names = [argument.name for argument in backends.kernel(self.op, part, "cpu")._schema.arguments]
+        names = backends.kernel(self.op, part, "cpu").names
 
         def run(*args: Any, **kwargs: Any) -> Any:
             return self._run(part, dict(zip(names, args, strict=False)) | kwargs)

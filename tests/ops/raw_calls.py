@@ -13,7 +13,8 @@ from adafocus_ops.examples import EXAMPLES, Example
 BACKENDS = {"cpu": "record-cpu", "meta": "record-meta"}
 for _device, _backend in BACKENDS.items():
     _kernels = {
-        op: {part: backends.kernel(op, part, "reference") for part in backends.parts(op)} for op in backends.ops()
+        op: {part: backends.kernel(op, part, "reference").function for part in backends.parts(op)}
+        for op in backends.ops()
     }
     backends.extend(_backend, _device, _kernels)
 PARTS = {f"adafocus::_{op}_{part}": (op, part) for op in backends.ops() for part in backends.parts(op)}

@@ -40,7 +40,7 @@ def test_opcheck(request, op, example, backend):
         pytest.skip("the reference is plain Python and has no raw ops")
     for call in raw_calls(op, example):
         arguments = {name: a.to(device) if isinstance(a, torch.Tensor) else a for name, a in call.arguments.items()}
-        torch.library.opcheck(backends.kernel(op, call.part, backend), (), arguments)
+        torch.library.opcheck(backends.kernel(op, call.part, backend).function, (), arguments)
 
 
 def test_everything_without_a_gradient_compiles_in_full(request, backend):

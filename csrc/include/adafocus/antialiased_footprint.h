@@ -1,5 +1,5 @@
-// The pixels that one output reads of an axis with antialiasing: the box's part of the axis is cut out first and then
-// resized, by a triangle filter that is as wide as the downscaling.
+// The pixels that one output reads of an axis with antialiasing: the box's part of the axis is cut out first
+// and then resized, by a triangle filter that is as wide as the downscaling.
 //
 // docs/method/antialias.md derives every formula and draws them; (A1) to (A14) are its equations.
 #pragma once
