@@ -11,11 +11,10 @@ from adafocus_ops.examples import EXAMPLES, Example
 
 # Backends that compute as the reference does, but through raw ops; on the device "meta" these give empty tensors.
 BACKENDS = {"cpu": "record-cpu", "meta": "record-meta"}
+_kernels = {
+    op: {part: backends.kernel(op, part, "reference").function for part in backends.parts(op)} for op in backends.ops()
+}
 for _device, _backend in BACKENDS.items():
-    _kernels = {
-        op: {part: backends.kernel(op, part, "reference").function for part in backends.parts(op)}
-        for op in backends.ops()
-    }
     backends.extend(_backend, _device, _kernels)
 PARTS = {f"adafocus::_{op}_{part}": (op, part) for op in backends.ops() for part in backends.parts(op)}
 

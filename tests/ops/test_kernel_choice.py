@@ -103,7 +103,7 @@ def test_samples_of_a_warp_are_those_of_a_block(monkeypatch, dtype, items, k):
     def draw():
         return [adafocus_ops.weighted_sample(weights, k, num_samples=3, seed=5, backend=NAME)]
 
-    for quick, slow in fast_and_any(monkeypatch, draw, "sample_warp_kernel<", "sample_block_kernel<"):
+    for quick, slow in fast_and_any(monkeypatch, draw, "sample_fwd_warp_kernel<", "sample_fwd_block_kernel<"):
         assert torch.equal(quick, slow)
 
 
@@ -115,7 +115,7 @@ def test_dense_shifts(monkeypatch, dtype, layout, channels):
     def shift():
         return [adafocus_ops.temporal_shift(x, 3, backend=NAME)]
 
-    for quick, slow in fast_and_any(monkeypatch, shift, "shift_dense_kernel<", "shift_any_kernel<"):
+    for quick, slow in fast_and_any(monkeypatch, shift, "shift_fwd_dense_kernel<", "shift_fwd_any_kernel<"):
         assert torch.equal(quick, slow)
 
 
