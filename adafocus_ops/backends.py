@@ -95,7 +95,13 @@ def extend(name: str, device: str, kernels: Mapping[str, Mapping[str, Callable]]
         device: the device type of the tensors that it takes, such as "cpu".
         kernels: op -> part -> function with the signature of the raw op; an op comes with all of its `parts`.
         reason: why it cannot run here, a sentence, if it cannot.
+
+    Raises:
+        ValueError: kernels of an op that does not exist.
     """
+    unknown = [op for op in kernels if op not in RAW_OPS]
+    if unknown:
+        raise ValueError(f"kernels must be of ops that adafocus_ops/_raw_ops.py declares, got {', '.join(unknown)}")
     _extra[name] = (device, reason)
     for op, functions in kernels.items():
         for part in parts(op):

@@ -118,11 +118,23 @@ def test_traced_examples_show_every_optional_argument(op):
 
 
 @each_op
-def test_records_of_the_tests(op):
+def test_tolerances(op):
     assert op in [spec.name for spec in SPECS], f"tests/ops/op_specs.py: SPECS has no {op}"
+
+
+@each_op
+def test_launchers(op):
     assert op in LAUNCHERS, f"tests/cuda_on_host/backend.py: LAUNCHERS has no {op}"
     lacking = set(backends.parts(op)) - set(LAUNCHERS[op])
     assert not lacking, f"tests/cuda_on_host/backend.py: LAUNCHERS[{op!r}] lacks {', '.join(lacking)}"
+
+
+@each_op
+def test_unsafe_calls(op):
     assert UNSAFE.get(op), f"tests/ops/test_raw_ops.py: UNSAFE has no calls of {op}"
+
+
+@each_op
+def test_mutations(op):
     mutated = {mutation.op for mutation in MUTATIONS.values()}
     assert op in mutated, f"tests/ops/test_cuda_on_host.py: MUTATIONS has no mistake in {op}"

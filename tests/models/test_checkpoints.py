@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracle_models import fill, manifest, published_weights, small_model
 
-from adafocus_models import MobileNetV2, ResNet50, UniAdaFocusTSM, create_model, load_backbone
+from adafocus_models import MobileNetV2, ResNet50, UniAdaFocusTSM, architectures, create_model, load_backbone
 from adafocus_models.networks.checkpoints import published_names
 
 CONV = ("weight",)
@@ -69,7 +69,7 @@ def test_published_file(tmp_path, name, wrap):
         assert torch.equal(model.state_dict()[ours], published_weights()[theirs])
 
 
-@pytest.mark.parametrize("architecture", ["uni_adafocus_tsm", "tsm_plus"])
+@pytest.mark.parametrize("architecture", architectures())
 def test_round_trip(tmp_path, architecture):
     pytest.importorskip("safetensors", reason="our format needs safetensors")
     first = fill(create_model(architecture, num_classes=5)).to(memory_format=torch.channels_last)
