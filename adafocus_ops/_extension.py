@@ -20,7 +20,8 @@ def _load() -> str | None:
     try:
         torch.ops.load_library(found[0])
     except OSError as error:
-        return f"the compiled extension {found[0]} cannot be loaded with torch {torch.__version__}: {error.__cause__ or error}"
+        why = error.__cause__ or error  # the cause names a symbol that is missing
+        return f"the compiled extension {found[0]} cannot be loaded with torch {torch.__version__}: {why}"
     return None
 
 
