@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import triton
 from raw_calls import raw_calls
@@ -29,9 +30,15 @@ def cases() -> Iterator[tuple[str, Callable]]:
         for example in EXAMPLES[op].real_size():
             first = {call.part: call for call in reversed(raw_calls(op, example))}
             for part, call in first.items():
-                if str((part, call.arguments)) not in seen:
-                    seen.add(str((part, call.arguments)))
+                kind = (op, part, *map(described, call.arguments.values()))
+                if kind not in seen:
+                    seen.add(kind)
                     yield f"{op} {part}, {example.name}", partial(getattr(kernels, part), **call.arguments)
+
+
+def described(value: Any) -> Any:
+    """All that a compiled kernel depends on of an argument."""
+    return (value.dtype, value.shape, value.stride()) if isinstance(value, Tensor) else value
 
 
 def compile_cases(architecture: int) -> list[dict]:
