@@ -13,6 +13,7 @@ from typing import Any
 
 import triton
 from raw_calls import raw_calls
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
