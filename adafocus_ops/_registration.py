@@ -20,6 +20,11 @@ def raw_op(op: str, part: str, overload: str = "default") -> torch._ops.OpOverlo
     return getattr(getattr(torch.ops.adafocus, f"_{op}_{part}"), overload)
 
 
+def argument_names(raw: torch._ops.OpOverload) -> tuple[str, ...]:
+    """The names of a raw op's arguments, in their order."""
+    return tuple(argument.name for argument in raw._schema.arguments)
+
+
 def overload(op: str, part: str, backend: str, function: Callable) -> torch._ops.OpOverload:
     """Adds a backend's Python function to a raw op as the overload of its name, and returns that."""
     name = backend.replace("-", "_")
@@ -36,7 +41,7 @@ def _complete(raw: torch._ops.OpOverload, op: str, part: Part) -> None:
     rule = RAW_OPS[op].vmap
     if rule is None:
         return
-    names = [argument.name for argument in raw._schema.arguments]
+    names = argument_names(raw)
 
     def run(info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:
         given, dims = dict(zip(names, args, strict=True)), dict(zip(names, in_dims, strict=True))

@@ -17,7 +17,7 @@ import torch
 
 from . import _extension
 from ._raw_ops import RAW_OPS
-from ._registration import overload, raw_op
+from ._registration import argument_names, overload, raw_op
 
 # Best first.
 BACKENDS = ("cuda", "cpu", "triton", "reference")
@@ -37,7 +37,7 @@ class Kernel:
 
     def __init__(self, op: str, part: str, function: Callable):
         self.function = function  # the raw op, an overload of it, or the reference's function
-        self.names = tuple(argument.name for argument in raw_op(op, part)._schema.arguments)
+        self.names = argument_names(raw_op(op, part))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs:

@@ -13,6 +13,7 @@ class CropMean(Crop):
     """crop_mean of one box a frame."""
 
     op = "crop_mean"
+    has_simple_kernel = False
 
     @property
     def patch_shape(self) -> tuple[int, ...]:

@@ -52,6 +52,7 @@ class Crop:
     num_boxes: int | None = None  # default: NUM_BOXES of the device
 
     op = "crop_resize"
+    has_simple_kernel = True  # on CUDA, beside the fast one
 
     def case(self, targets: Mapping[str, Targets], launch_bound: bool = False) -> Case:
         """The crop as something to time."""
@@ -108,7 +109,7 @@ class Crop:
         forwards = {OURS: lambda: self.ours(data)}
         forwards |= {name: functools.partial(self.unfused, data, crop) for name, crop in crops.items()}
         calls = {name: self.passes(forward, data) for name, forward in forwards.items()}
-        if self.op == "crop_resize" and backends.choose(self.op, device.type, None) == "cuda":
+        if self.has_simple_kernel and backends.choose(self.op, device.type, None) == "cuda":
             calls["simple kernel"] = by_simple_kernel(calls[OURS])
         return Prepared(calls, self.bytes(data))
 

@@ -70,14 +70,11 @@ class HostOp:
     def kernel(self, part: str) -> Callable:
         names = backends.kernel(self.op, part, "cpu").names
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return self._run(part, dict(zip(names, args, strict=False)) | kwargs)
-
-        return run
+        return lambda *args: self._run(part, dict(zip(names, args, strict=True)))
 
     def _run(self, part: str, arguments: dict[str, Any]) -> Any:
         """Calls the launcher with results of the shapes, dtypes and strides that the fake kernel tells."""
-        fake = backends.kernel(self.op, part, "cpu")(**{name: _on_meta(value) for name, value in arguments.items()})
+        fake = backends.kernel(self.op, part, "cpu")(*map(_on_meta, arguments.values()))
         if fake is None:
             results = arguments["out"]
         else:

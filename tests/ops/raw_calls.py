@@ -34,11 +34,11 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func._schema.name in PARTS:
-            names = [argument.name for argument in func._schema.arguments]
-            arguments = dict(zip(names, args, strict=True))
+            op, part = PARTS[func._schema.name]
+            arguments = dict(zip(backends.kernel(op, part, "cpu").names, args, strict=True))
             if "out" in arguments:  # it is about to be written to
                 arguments["out"] = arguments["out"].clone()
-            self.calls.append(RawCall(*PARTS[func._schema.name], arguments))
+            self.calls.append(RawCall(op, part, arguments))
         return func(*args, **(kwargs or {}))
 
 

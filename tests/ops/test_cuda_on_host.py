@@ -225,7 +225,7 @@ def calls(op: str, part: str, count: int) -> list[RawCall]:
 def results(kernel: Callable, call: RawCall) -> tuple[Tensor, ...]:
     """The tensors that a kernel returns, or writes into its argument `out`."""
     arguments = {name: value.clone() if name == "out" else value for name, value in call.arguments.items()}
-    got = kernel(**arguments)
+    got = kernel(*arguments.values())
     return got if isinstance(got, tuple) else (arguments["out"] if got is None else got,)
 
 
