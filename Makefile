@@ -16,6 +16,12 @@ TORCH ?= torch
 ARGS ?=
 PY := $(VENV)/bin/python
 
+# CUDA kernels for the cards of this machine; where there is none, for an RTX 30 and an H100, which is enough to
+# compile, inspect and emulate them. Each further architecture costs a minute. (pip and wheels build for all.)
+CARDS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]+$$' | sort -u)
+ADAFOCUS_CUDA_ARCHS ?= $(or $(strip $(CARDS)),8.6 9.0)
+export ADAFOCUS_CUDA_ARCHS
+
 SOURCES := setup.py $(shell find csrc -type f)
 
 .PHONY: all build test throughput ops-bench cuda-report gpu lint format sanitize slow clean
