@@ -2,7 +2,7 @@
 
 With pixel r of a frame centred at coordinate r, output i of P of a box (centre, extent) is at the position
 
-    y_i = centre + ((i + 1/2) / P - 1/2) extent - 1/2
+    y_i = centre + (2 i + 1 - P) / (2 P) extent - 1/2
 
 and reads pixel r with a weight, that of bilinear interpolation or of a triangle filter that is as wide as the
 downscaling: together its footprint. Pixels outside the frame hold zero (padding "zeros") or the nearest edge pixel
@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .arithmetic import fused_multiply_add
 
 
 class Weights(NamedTuple):
@@ -32,10 +34,19 @@ class Weights(NamedTuple):
         return Weights(*(torch.where(condition, a, 0) for a in self))
 
 
-def _outputs(centre: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-    """i + 1/2 and (i + 1/2) / P - 1/2 of every output, [P] each."""
-    steps = torch.arange(positions, device=centre.device, dtype=centre.dtype) + 0.5
-    return steps, steps / positions - 0.5
+def _outputs(centre: Tensor, extent: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+    """The position of every output, where pixel r covers [r, r + 1), and its derivative by the extent.
+
+    A position is exact in the middle of a box of any size, and for a box of whole pixels and of the output's size.
+
+    Args:
+        centre, extent: [..., 1].
+
+    Returns:
+        positions [..., P] and offsets [P].
+    """
+    steps = torch.arange(positions, device=centre.device, dtype=centre.dtype) - (positions - 1) / 2  # from the middle
+    return fused_multiply_add(extent / positions, steps, centre), steps / positions
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -48,14 +59,13 @@ class Taps(NamedTuple):
     index: Tensor  # [2, K, P] int64, clamped into the axis
     inside: Tensor  # [2, K, P] bool, whether the neighbour holds a pixel (always, for padding "border")
     weight: Tensor  # [2, K, P] 1 - u and u, with u the position's fraction
-    offset: Tensor  # [P] (i + 1/2) / P - 1/2, the derivative of the position by the extent
+    offset: Tensor  # [P] (2 i + 1 - P) / (2 P), the derivative of the position by the extent
 
 
 def taps(centre: Tensor, extent: Tensor, positions: int, size: int, padding: str) -> Taps:
     """Neighbours and weights of `positions` bilinear footprints along an axis; centre and extent are [K]."""
-    steps, offset = _outputs(centre, positions)
-    # Written so that a box of whole pixels and of the output's size has whole positions, without rounding.
-    position = (centre - extent / 2)[:, None] + (extent / positions)[:, None] * steps - 0.5
+    position, offset = _outputs(centre[:, None], extent[:, None], positions)
+    position = position - 0.5  # as a pixel index
     # A position two pixels outside reads padding only, so clamping there changes nothing but
     # keeps the conversion to an index defined for any finite box.
     position = position.clamp(-2.0, float(size)).nan_to_num(-2.0)
@@ -135,9 +145,9 @@ class _AntialiasedFootprints(NamedTuple):
     @staticmethod
     def of(centre: Tensor, extent: Tensor, positions: int) -> "_AntialiasedFootprints":
         huge = float(2**60)  # larger boxes are all alike; the products below must not overflow
-        centre, extent = (value.clamp(-huge, huge).nan_to_num(0)[:, None, None] for value in (centre, extent))
-        steps, offset = (value[:, None] for value in _outputs(centre, positions))
-        position = centre - extent / 2 + extent / positions * steps  # (A1)
+        centre, extent = (value.clamp(-huge, huge).nan_to_num(0)[:, None] for value in (centre, extent))
+        position, offset = (value[..., None] for value in _outputs(centre, extent, positions))  # (A1)
+        centre, extent = centre[..., None], extent[..., None]
         sign = torch.where(extent < 0, -1.0, 1.0).to(centre)
         downscaling, length = extent.abs() / positions, extent.abs().clamp(min=1)
         reach = downscaling.clamp(min=1)  # (A2)
@@ -188,7 +198,9 @@ class _AntialiasedFootprints(NamedTuple):
     def sum_of_heights(self, start: Tensor, stop: Tensor) -> _Height:
         """The heights over pixels start..stop, an arithmetic series on each side of the triangle (A12), (A13)."""
         position, reach = self.position, self.reach
-        peak = torch.maximum(torch.minimum((position - 0.5).floor(), stop), start - 1)  # the rising side's last pixel
+        peak = torch.maximum(
+            torch.minimum((position - 0.5).ceil() - 1, stop), start - 1
+        )  # the rising side's last pixel
         rising, falling = peak - start + 1, stop - peak
         away = rising * (position - 0.5 - (start + peak) / 2) + falling * ((peak + 1 + stop) / 2 + 0.5 - position)
         return _Height(rising + falling - away / reach, (falling - rising) / reach, away / reach**2)

@@ -3,15 +3,18 @@
 import torch
 from torch import Tensor
 
+LEAST_LOGIT = {torch.float32: -87.0, torch.float64: -708.0}  # below the maximum; exp of less is no normal number
+
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the softmax over the last dimension: H = log Z - sum p z with z shifted by its maximum.
 
-    Never evaluates p log p on a p that underflowed, so it stays finite for any finite
-    logits, and a logit of minus infinity (a masked class) counts nothing.
+    A logit so far below the maximum that exp z is no normal number counts nothing, like one of minus infinity (a
+    masked class): so no p log p is evaluated on a p that underflowed, and a sure row's entropy is exactly 0.
     """
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     z = z - z.amax(-1, keepdim=True).detach()
+    z = z.masked_fill(z <= LEAST_LOGIT[z.dtype], -torch.inf)
     p = z.softmax(-1)
     return z.logsumexp(-1) - (p * z.masked_fill(p == 0, 0)).sum(-1)
 

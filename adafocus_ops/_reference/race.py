@@ -7,6 +7,8 @@ integers are held in int64, float32 operations round as they do there.
 import torch
 from torch import Tensor
 
+from .arithmetic import fused_multiply_add
+
 _LOW = 0xFFFFFFFF
 
 # The uses of a row's draws: different uses of one seed see independent streams.
@@ -41,11 +43,6 @@ def uniform(words: Tensor) -> Tensor:
     return (0x100000000 - words).float() * 2.0**-32
 
 
-def _fused_multiply_add(a: Tensor, b: Tensor, c: Tensor | float) -> Tensor:
-    """a b + c, rounded to float32 once: the product is exact in float64."""
-    return (a.double() * b.double() + c).float()
-
-
 # log(1 + x) / x for x in [-1/4, 1/2), to 1e-7: a Chebyshev fit.
 _LOG1P_OVER_X = [
     float.fromhex(value)
@@ -73,8 +70,8 @@ def exponential(words: Tensor) -> Tensor:
     halvings = torch.where(near_one, 0, 32 - exponent).float()
     series = torch.full_like(x, _LOG1P_OVER_X[-1])
     for coefficient in _LOG1P_OVER_X[-2::-1]:
-        series = _fused_multiply_add(series, x, coefficient)
-    return _fused_multiply_add(-x, series, (halvings * float.fromhex("0x1.62e43p-1")).double())
+        series = fused_multiply_add(series, x, coefficient)
+    return fused_multiply_add(-x, series, halvings * float.fromhex("0x1.62e43p-1"))
 
 
 def clean_weights(weights: Tensor) -> Tensor:
@@ -102,4 +99,4 @@ def draw(weights: Tensor, k: int, num_samples: int, seed: Tensor, row_id: Tensor
     race = race_weights(clean_weights(weights))[:, None]
     times = exponential(random_words(seed, row_id, RACE, num_samples, items)) / race
     times = torch.where(race > 0, times, torch.inf)
-    return times.sort(dim=-1, stable=True).indices[..., :k]
+    return times.sort(dim=-1, stable=True).indices[..., :k].contiguous()

@@ -39,6 +39,7 @@ def _scores(logits, n, rows, classes, variant):
     """The entropy or the confidence of the softmax of rows n [rows, 1], in one pass."""
     # Not minus infinity: a block without any class must give nothing, only a row without any NaN.
     lowest: tl.constexpr = -LARGEST_DOUBLE if variant.dtype == tl.float64 else -LARGEST_FLOAT
+    least: tl.constexpr = -708.0 if variant.dtype == tl.float64 else -87.0  # below the maximum; less counts nothing
     top = tl.full([variant.rows, 1], lowest, variant.dtype)
     total = tl.zeros([variant.rows, 1], variant.dtype)  # Z = sum exp x with x = z - top
     weighed = tl.zeros([variant.rows, 1], variant.dtype)  # S = sum x exp x
@@ -47,10 +48,10 @@ def _scores(logits, n, rows, classes, variant):
         at = logits.data + n * logits.strides[0] + c.to(tl.int64) * logits.strides[1]
         z = tl.load(at, (n < rows) & (c < classes), other=float("-inf")).to(variant.dtype)
         higher = tl.maximum(top, tl.max(z, 1, keep_dims=True))
-        down = tl.maximum(top - higher, -1e4)  # exp of it is 0, and 0 times it
-        scale = tl.exp(down)
+        down = tl.maximum(top - higher, least)
+        scale = tl.where(down == least, 0.0, tl.exp(down))
         x = z - higher
-        p = tl.exp(x)
+        p = tl.where(x <= least, 0.0, tl.exp(x))
         weighed = scale * (weighed + down * total) + tl.sum(tl.where(p == 0, p, x * p), 1, keep_dims=True)
         total = scale * total + tl.sum(p, 1, keep_dims=True)
         top = higher

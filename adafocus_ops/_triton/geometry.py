@@ -49,7 +49,7 @@ class Taps(NamedTuple):
     second: tl.tensor  # the pixel whose value the second neighbour has
     u0: tl.tensor  # the weight of the first neighbour
     u1: tl.tensor  # the weight of the second neighbour: the position's fraction
-    offset: tl.tensor  # (i + 1/2) / P - 1/2: the derivative of the position by the extent
+    offset: tl.tensor  # (2 i + 1 - P) / (2 P): the derivative of the position by the extent
 
 
 class Triangle(NamedTuple):
@@ -149,28 +149,32 @@ def _where(there, a):
 
 
 @triton.jit
-def _begin_and_step(axis, variant):
-    """(begin, step, centre, extent): output i is at begin + step * (i + 1/2), where pixel r covers [r, r + 1).
-
-    Written so that a box of whole pixels and of the output's size has whole positions, without rounding.
-    """
+def _in_bounds(axis, variant):
+    """The axis, with a box whose filter does not overflow: larger ones are all alike."""
     centre, extent = axis.centre, axis.extent
     if variant.antialias:
-        # Larger boxes are all alike; the filter's products must not overflow.
         centre = clamp_to(centre, -(2.0**60), 2.0**60)
         extent = clamp_to(extent, -(2.0**60), 2.0**60)
-    return centre - extent * 0.5, divide(extent, axis.positions), centre, extent
+    return Axis(centre, extent, axis.positions, axis.size)
+
+
+@triton.jit
+def _middle(axis):
+    """The output in the middle of the box, (P - 1) / 2; the others are whole steps or half steps from it."""
+    return tl.cast(axis.positions - 1, axis.centre.dtype) * 0.5
 
 
 @triton.jit
 def footprint_of(axis, i, variant):
     """The footprint of output i."""
-    begin, step, centre, extent = _begin_and_step(axis, variant)
-    at = tl.cast(i, centre.dtype) + 0.5
-    position = begin + step * at  # (A1)
-    offset = at * inverse(axis.positions, centre.dtype) - 0.5
+    axis = _in_bounds(axis, variant)
+    step = divide(axis.extent, axis.positions)
+    steps = tl.cast(i, step.dtype) - _middle(axis)
+    # Exact in the middle of a box of any size, and for a box of whole pixels and of the output's size.
+    position = tl.fma(step, steps, axis.centre)  # (A1)
+    offset = divide(steps, axis.positions)
     if variant.antialias:
-        return _antialiased(Axis(centre, extent, axis.positions, axis.size), step, position, offset, variant)
+        return _antialiased(axis, step, position, offset, variant)
     else:
         return _bilinear(position - 0.5, offset, axis.size, variant)
 
@@ -311,7 +315,8 @@ def _sum_of_raw_weights(triangle, cuts, first, last):
 def _sum_of_heights(triangle, first, last):
     """The sum of the heights of pixels first..last: an arithmetic series on each side of the triangle (A12), (A13)."""
     position, offset, slope, slope_by_extent = triangle
-    peak = clamp_to(tl.floor(position - 0.5), first - 1.0, last)  # the last pixel of the rising side
+    # The last pixel of the rising side; one in the middle is of the falling side, as in _height().
+    peak = clamp_to(tl.ceil(position - 0.5) - 1.0, first - 1.0, last)
     rising, falling = peak - first + 1.0, last - peak
     away = rising * (position - 0.5 - (first + peak) * 0.5) + falling * ((peak + 1.0 + last) * 0.5 + 0.5 - position)
     by_position = (falling - rising) * slope
@@ -346,16 +351,17 @@ def readers_of(r, axis, variant):
     They have their positions in reach of the pixel, which is widened here by more than a position and this formula
     can be rounded. All outputs if there is no such range, as for a box without extent.
     """
-    begin, step, centre, _ = _begin_and_step(axis, variant)
+    axis = _in_bounds(axis, variant)
+    centre, step = axis.centre, divide(axis.extent, axis.positions)
     at = r.to(centre.dtype) + 0.5
     reach = clamp_to(tl.abs(step), 1.0, float("inf")) if variant.antialias else 1.0
-    reach += (tl.abs(begin) + tl.cast(axis.size, centre.dtype) + 4.0) * 2.0**-20
+    reach += (tl.abs(centre) + tl.abs(axis.extent) + tl.cast(axis.size, centre.dtype) + 4.0) * 2.0**-20
     low, high = at - reach, at + reach
     if variant.border:  # the edges stand for all pixels outside
         low = tl.where(r == 0, float("-inf"), low)
         high = tl.where(r == axis.size - 1, float("inf"), high)
     scale = inverse(step, step.dtype)
-    one, other = (low - begin) * scale - 0.5, (high - begin) * scale - 0.5
+    one, other = (low - centre) * scale + _middle(axis), (high - centre) * scale + _middle(axis)
     low = tl.where(one < other, one, tl.where(other < one, other, float("-inf")))
     high = tl.where(one < other, other, tl.where(other < one, one, float("inf")))
     last = tl.cast(axis.positions, centre.dtype)

@@ -17,13 +17,14 @@ namespace {
 // The score of a row of logits.
 template <class C, class T, class Stride>
 C score_of(const T* __restrict__ logits, Stride stride, int64_t classes, bool confidence) {
+  static_assert(kLeastLogit<C> >= Exp<C>::kLeast, "exp of any x must be defined");
   C max = -std::numeric_limits<C>::infinity();
 #pragma omp simd reduction(max : max)
   for (int64_t c = 0; c < classes; ++c) max = max_of(load_as<C>(logits[c * stride]), max);
   C Z = 0, S = 0;
 #pragma omp simd reduction(+ : Z, S)
   for (int64_t c = 0; c < classes; ++c) {
-    const C x = below_max(load_as<C>(logits[c * stride]), max, Exp<C>::kLeast), e = exp_of_nonpositive(x);
+    const C x = below_max(load_as<C>(logits[c * stride]), max), e = counted(x, exp_of_nonpositive(x));
     Z += e;
     S += x * e;
   }

@@ -39,7 +39,7 @@ struct SoftmaxSums {
   C max = C(sizeof(C) == 8 ? -DBL_MAX : -FLT_MAX), Z = 0, S = 0;
 
   AF_DEVICE void raise(C to) {
-    const C by = below_max(max, to), scale = std::exp(by);
+    const C by = below_max(max, to), scale = counted(by, std::exp(by));
     S = scale * (S + by * Z);
     Z *= scale;
     max = to;
@@ -47,7 +47,7 @@ struct SoftmaxSums {
 
   // Adds a logit that is no larger than the maximum, or NaN.
   AF_DEVICE void add(C z) {
-    const C x = below_max(z, max), e = std::exp(x);
+    const C x = below_max(z, max), e = counted(x, std::exp(x));
     Z += e;
     S += x * e;
   }

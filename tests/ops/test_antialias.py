@@ -82,6 +82,15 @@ def test_gradcheck_around_the_frame(out, padding, backend, device):
     assert torch.autograd.gradcheck(crop, (frames, boxes), eps=1e-5, fast_mode=True)
 
 
+@pytest.mark.parametrize(("size", "out"), [(9, 3), (15, 5), (15, 3), (7, 1), (5, 5)])
+def test_a_constant_frame_has_no_gradient_in_the_box(size, out, backend, device):
+    """Also where outputs lie exactly on the centres of pixels: such a pixel is on one side of the peak, not on both."""
+    boxes = whole_box(4, 3, size, size).to(device).requires_grad_()
+    frames = torch.ones(1, 2, 24, 26, device=device)
+    crop_resize(frames, boxes, out, antialias=True, backend=backend).sum().backward()
+    torch.testing.assert_close(boxes.grad, torch.zeros_like(boxes), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_hostile_boxes_are_defined(dtype, backend, device):
     nan, inf = float("nan"), float("inf")

@@ -90,6 +90,21 @@ def test_a_box_of_whole_pixels_is_a_slice(backend, device):
         assert torch.equal(out[k], frames[k, :, y : y + 96, x : x + 96])
 
 
+@pytest.mark.parametrize("extent", [1e3, 1e6, 1e9, -1e9])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_the_middle_of_a_huge_box_is_its_centre(extent, antialias, backend, device):
+    """Positions lie about the middle, so that it is exact however large the box is."""
+    frames = torch.arange(9.0 * 11).view(1, 1, 9, 11).to(device)
+    boxes = torch.tensor([[4.75, 6.125, 3.0, extent], [4.75, 6.125, extent, 3.0]])
+    out = crop_resize(
+        frames.expand(2, 1, 9, 11), boxes.to(device), 3, antialias=antialias, padding="border", backend=backend
+    )
+    if antialias:  # one pixel high (or wide) of the output is the mean over the other axis' border
+        assert out.isfinite().all()
+    else:
+        assert (out[:, 0, 1, 1] == 4.25 * 11 + 5.625).all()
+
+
 @pytest.mark.parametrize("case", ["img56_p24", "img56_p32"])
 def test_matches_the_published_fixed_size_crop(case, backend, device):
     configs, arrays = oracle("crop_fixed")

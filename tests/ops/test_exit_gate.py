@@ -34,6 +34,33 @@ def test_entropy_is_finite_for_any_gap(dtype):
     torch.testing.assert_close(confidence(logits.detach())[2], torch.tensor(1 / 3, dtype=values.dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_a_sure_row_has_exactly_no_entropy_and_leaves_at_threshold_zero(dtype, gate_of):
+    """A logit that counts nothing does so on every backend, wherever it stands in the row."""
+    gap = 708 if dtype == torch.float64 else 87
+    rows = [
+        [2000, 0],
+        [0, 2000],
+        [0, gap, 5 * gap],
+        [-9 * gap, -gap, 0],
+        [gap, 0],
+        [0, float("-inf")],
+        [5, 5 - 2 * gap],
+    ]
+    for width in (0, 3, 70):  # further classes that count nothing, before and after
+        for row in rows:
+            low = [float("-inf")] * width
+            for classes in (low + row, row + low):
+                logits = torch.tensor([classes], dtype=dtype)
+                gate = gate_of(logits, 0.0)
+                assert gate.score.item() == entropy(logits).item() == 0, classes
+                assert gate.exited.item()
+    unsure = torch.tensor([[gap - 1, 0]], dtype=dtype)
+    gate = gate_of(unsure, 0.0)
+    assert gate.score.item() > 0
+    assert not gate.exited.item()
+
+
 def test_entropy_equals_its_definition_and_skips_masked_classes():
     logits = torch.randn(20, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(entropy(logits), torch.distributions.Categorical(logits=logits).entropy())

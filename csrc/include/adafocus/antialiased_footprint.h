@@ -31,7 +31,7 @@ struct AntialiasedFootprint {
     const C step = extent / C(positions), sign = extent < C(0) ? C(-1) : C(1);
     const C length = max_of(sign * extent, C(1));
     offset_ = sample_offset<C>(i, positions);                                           // (A1)
-    position_ = centre - extent / C(2) + step * (C(i) + C(0.5));                        // (A1)
+    position_ = sample_position(centre, extent, i, positions);                          // (A1)
     reach_ = max_of(sign * step, C(1));                                                 // (A2)
     reach_by_extent_ = sign * step > C(1) ? sign / C(positions) : C(0);                 // (A2)
     low_ = centre - length / C(2);                                                      // (A3)
@@ -97,8 +97,8 @@ struct AntialiasedFootprint {
     from = max_of(from, first_);
     to = min_of(to, last_);
     if (!(from <= to)) return {C(0), C(0), C(0)};
-    // The last pixel of the rising side.
-    const C peak = clamp_to(std::floor(position_ - C(0.5)), from - C(1), to);
+    // The last pixel of the rising side; one in the middle is of the falling side, as in height().
+    const C peak = clamp_to(std::ceil(position_ - C(0.5)) - C(1), from - C(1), to);
     const C rising = peak - from + C(1), falling = to - peak;
     const C away = rising * (position_ - C(0.5) - (from + peak) / C(2)) +
                    falling * ((peak + C(1) + to) / C(2) + C(0.5) - position_);  // (A12)

@@ -1,9 +1,20 @@
-// Comparisons of numbers of any type, without a branch and without a library call.
+// Arithmetic on numbers of any type.
 #pragma once
+
+#include <cmath>
 
 #include "adafocus/macros.h"
 
 namespace adafocus {
+
+// a b + c, rounded once. Written so where every backend must find the same number: compilers fuse a product
+// with a sum, or don't, as they like.
+template <class C>
+AF_HD C fused_multiply_add(C a, C b, C c) {
+  return std::fma(a, b, c);
+}
+
+// Comparisons without a branch and without a library call.
 
 template <class C>
 AF_HD bool is_finite(C x) {

@@ -12,14 +12,11 @@ struct Tap {
   C u0, u1;       // 1 - u and u, with u the position's fraction
 };
 
-// Splits the position of output i, centre + extent * sample_offset(i) - 1/2 as a pixel index, into a tap.
-// It is written so that a box of whole pixels and of the output's size has whole positions, without
-// rounding. Positions two pixels outside read padding only, so clamping there changes nothing but keeps
-// the conversion to an index defined for any finite box.
+// Splits the position of output i into a tap. Positions two pixels outside read padding only, so clamping
+// there changes nothing but keeps the conversion to an index defined for any finite box.
 template <class C>
 AF_HD Tap<C> sample_tap(C centre, C extent, int64_t i, int64_t positions, int64_t size) {
-  const C begin = centre - extent / C(2), step = extent / C(positions);
-  C position = begin + step * (C(i) + C(0.5)) - C(0.5);
+  C position = sample_position(centre, extent, i, positions) - C(0.5);  // as a pixel index
   position = position > C(-2) ? position : C(-2);
   position = position < C(size) ? position : C(size);
   int64_t first = int64_t(position);

@@ -58,12 +58,22 @@ struct ExitGate {
   }
 };
 
-// x = z - max, bounded from below, where exp x counts nothing beside the 1 that the maximum adds: a logit of
-// -inf gives no x exp x = -inf * 0. The bound is where exp x rounds to 0, or a greater one where an
-// implementation of exp needs it. NaN stays NaN, and so does the difference of two infinities.
+// A logit that is this far below the maximum counts nothing, so that a sure row's entropy is exactly 0: exp
+// of less is no normal number, which backends would round differently.
 template <class C>
-AF_HD C below_max(C z, C max, C least = C(sizeof(C) == 8 ? -750 : -105)) {
-  return max_of(least, z - max);
+constexpr C kLeastLogit = sizeof(C) == 8 ? C(-708) : C(-87);
+
+// x = z - max, bounded from below: a logit of -inf gives no x exp x = -inf * 0. NaN stays NaN, and so does
+// the difference of two infinities.
+template <class C>
+AF_HD C below_max(C z, C max) {
+  return max_of(kLeastLogit<C>, z - max);
+}
+
+// exp x of such an x, as far as it counts.
+template <class C>
+AF_HD C counted(C x, C exp_of_x) {
+  return x == kLeastLogit<C> ? C(0) : exp_of_x;
 }
 
 // The score from Z and S. A row without a finite logit has none, NaN.

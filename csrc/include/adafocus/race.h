@@ -7,14 +7,11 @@
 // divisions.
 #pragma once
 
-#include <cmath>
-
+#include "adafocus/arithmetic.h"
 #include "adafocus/dtype.h"
 #include "adafocus/philox.h"
 
 namespace adafocus {
-
-AF_HD float fused_multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 
 // log(1 + x) / x for x in [-1/4, 1/2), to 1e-7: a Chebyshev fit.
 AF_HD float log1p_over_x(float x) {
