@@ -25,7 +25,12 @@ def affine_of(mean: Any, std: Any, frames: Tensor, dtype: torch.dtype) -> Tensor
         return _constant_affines[key]
     channels, integer, device, dtype = what
     with torch.inference_mode(False):  # one copy that is waited for: other streams will read it
-        affine = _build_affine(mean, std, channels, integer, torch.device("cpu"), dtype).to(device)
+        affine = _build_affine(mean, std, channels, integer, torch.device("cpu"), dtype)
+        require(
+            bool(affine.isfinite().all()),
+            lambda: f"std must not be 0, and mean and std must be finite, got mean={mean!r} and std={std!r}",
+        )
+        affine = affine.to(device)
     # A transform's tensors die with it. Nothing is ever dropped: captured graphs point to what is here.
     if len(_constant_affines) < MAX_CONSTANTS and not torch._C._functorch.is_functorch_wrapped_tensor(affine):
         _constant_affines[key] = affine
@@ -50,9 +55,18 @@ def _build_affine(
     return torch.stack([scale, -mean / std]).to(dtype)
 
 
+def _numbers(name: str, value: Any, device: torch.device) -> Tensor:
+    try:
+        return torch.as_tensor(value, dtype=torch.float64, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a number, a sequence of numbers or a tensor, got {value!r}") from error
+
+
 def _per_channel(name: str, value: Any, channels: int, device: torch.device) -> Tensor:
     """[C] float64, a constant."""
-    value = torch.as_tensor(value, dtype=torch.float64).detach().to(device)
+    if not isinstance(value, Tensor):
+        value = _numbers(name, value, device)
+    value = value.detach().to(device, torch.float64)
     if value.ndim == 0:
         return value.expand(channels)
     require(

@@ -7,12 +7,30 @@ import torch
 from torch import Tensor
 
 
-def differentiable(*tensors: Tensor) -> bool:
-    """Tells if autograd watches a result of these tensors, in reverse or forward mode."""
-    # A tensor that vmap maps does not say whether what it wraps requires grad.
-    may_require_grad = any(map(torch._C._functorch.is_batchedtensor, tensors)) or any(t.requires_grad for t in tensors)
-    forward_mode = torch.autograd.forward_ad._current_level >= 0
-    return forward_mode or (may_require_grad and torch.is_grad_enabled())
+def differentiable(op: str, *tensors: Tensor) -> bool:
+    """Tells if autograd watches a result of these tensors.
+
+    Raises:
+        NotImplementedError: in forward mode, in which no op has derivatives.
+    """
+    if torch.autograd.forward_ad._current_level >= 0 and any(map(_has_tangent, tensors)):
+        raise NotImplementedError(
+            f"{op} has no forward-mode derivative: use reverse mode (backward, torch.func.vjp, jacrev)"
+        )
+    return torch.is_grad_enabled() and any(map(_requires_grad, tensors))
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def _requires_grad(tensor: Tensor) -> bool:
+    """Also of a tensor that vmap maps, which does not say so of what it wraps."""
+    while torch._C._functorch.is_batchedtensor(tensor) and not tensor.requires_grad:
+        if torch.compiler.is_compiling():  # which would take the tensor's word for it, and drop the gradient
+            torch._dynamo.graph_break("an op of adafocus_ops under vmap: use torch.no_grad(), or map outside compile")
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.requires_grad
 
 
 class Gradient(torch.autograd.Function):

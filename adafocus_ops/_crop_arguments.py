@@ -12,11 +12,11 @@ from .checks import (
     FLOAT_DTYPES,
     INDEX_DTYPES,
     check_choice,
-    check_positive_int,
     check_same_device,
     check_tensor,
     checks_values,
     describe,
+    positive_int,
     require,
 )
 
@@ -45,9 +45,8 @@ def check_output_size(output_size: Any) -> tuple[int, int]:
     if not isinstance(output_size, Sequence):
         output_size = (output_size, output_size)
     require(len(output_size) == 2, lambda: f"output_size must be P or (P_h, P_w), got {output_size!r}")
-    for name, value in zip(("output_size height", "output_size width"), output_size, strict=True):
-        check_positive_int(name, value)
-    return tuple(side if isinstance(side, torch.SymInt) else int(side) for side in output_size)
+    height, width = output_size
+    return positive_int("output_size height", height), positive_int("output_size width", width)
 
 
 def _check_frame_index(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> None:

@@ -66,7 +66,7 @@ def run(
     boxes = boxes.to(compute).contiguous()  # sets the dtype of all arithmetic, [K, 4]
     if frame_index is not None:
         frame_index = frame_index.contiguous()
-    if out_dtype.is_floating_point and differentiable(frames, boxes):
+    if out_dtype.is_floating_point and differentiable(call.op, frames, boxes):
         return _Crop.apply(frames, boxes, frame_index, affine, call)
     if frames.requires_grad or boxes.requires_grad:  # integer output, or no_grad: nothing is differentiated
         frames, boxes = frames.detach(), boxes.detach()

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from . import _crop_autograd, backends
 from ._crop_arguments import check_arguments, check_output_size
+from ._overridable import overridable
 
 
+@overridable
 def crop_mean(
     frames: Tensor,
     boxes: Tensor,

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from . import _crop_autograd, backends
 from ._crop_arguments import FRAME_DTYPES, check_arguments, check_output_size, wants_channels_last
-from .checks import describe, names, require
+from ._overridable import overridable
+from .checks import check_bool, names, require
 
 
+@overridable
 def crop_resize(
     frames: Tensor,
     boxes: Tensor,
@@ -29,7 +31,7 @@ def crop_resize(
     Output pixel (i, j) of box (cy, cx, h, w) samples the frame, whose pixel (r, c) covers
     [r, r+1) x [c, c+1), with bilinear weights at
 
-        y_i = cy + ((i + 1/2) / P_h - 1/2) h - 1/2,    x_j = cx + ((j + 1/2) / P_w - 1/2) w - 1/2
+        y_i = cy + (2 i + 1 - P_h) / (2 P_h) h - 1/2,    x_j = cx + (2 j + 1 - P_w) / (2 P_w) w - 1/2
 
     as pixel indices: the positions of affine_grid and grid_sample with align_corners=False.
 
@@ -79,7 +81,7 @@ def crop_resize(
     Source: Uni-AdaFocus, Sections 3.1 and 4.1.2 (Eqs. 5 to 9, 13).
     """
     check_arguments(frames, boxes, frame_index, padding)
-    require(isinstance(antialias, bool), lambda: f"antialias must be a bool, got {describe(antialias)}", TypeError)
+    check_bool("antialias", antialias)
     out_h, out_w = check_output_size(output_size)
     if out_dtype is None:
         out_dtype = frames.dtype if frames.is_floating_point() else torch.float32

@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from . import backends
+from ._overridable import overridable
 from ._reference import exit_gate as reference
 from .checks import (
     FLOAT_DTYPES,
     INDEX_DTYPES,
     check_choice,
-    check_positive_int,
     check_same_device,
     check_tensor,
     checks_values,
     describe,
+    positive_int,
     require,
 )
 
@@ -33,6 +34,7 @@ class ExitGate(NamedTuple):
     counts: Tensor  # [2] int64 on the device: how many stay, how many leave
 
 
+@overridable
 def exit_gate(
     logits: Tensor,
     threshold: float | Tensor,
@@ -76,7 +78,7 @@ def exit_gate(
     require(logits.ndim == 2 and logits.shape[1] >= 1, lambda: f"logits must be [N, C], got {describe(logits)}")
     check_choice("criterion", criterion, CRITERIA)
     if capacity is not None:
-        check_positive_int("capacity", capacity)
+        capacity = positive_int("capacity", capacity)
     if isinstance(threshold, Tensor):
         check_tensor("threshold", threshold, FLOAT_DTYPES)
         require(
@@ -91,7 +93,7 @@ def exit_gate(
             lambda: f"threshold must be a number or a 0-dimensional tensor, got {describe(threshold)}",
             TypeError,
         )
-        threshold, bound = None, float(threshold)
+        threshold, bound = None, _bound(threshold)
     if active is not None:
         _check_active(active, logits)
         active = active.contiguous()
@@ -101,9 +103,19 @@ def exit_gate(
         logits.detach(), threshold=threshold, bound=bound, criterion=criterion, active=active, capacity=size
     )
     if capacity is None:
+        mapped = torch._C._functorch.is_batchedtensor(counts)
+        require(not mapped and not counts.is_meta, lambda: "capacity must be given under vmap and on meta tensors")
         staying, leaving = counts.tolist()
         keep, leave = keep[:staying], leave[:leaving]
     return ExitGate(score, exited, keep, leave, counts)
+
+
+def _bound(threshold: Real | torch.SymFloat | torch.SymInt) -> float:
+    """The threshold as a float; an integer that is too large for one is as good as infinity."""
+    try:
+        return float(threshold)
+    except OverflowError:
+        return float("inf") if threshold > 0 else float("-inf")
 
 
 def _check_active(active: Tensor, logits: Tensor) -> None:
@@ -125,11 +137,13 @@ def _check_classes(logits: Tensor) -> None:
     )
 
 
+@overridable
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the softmax over the last dimension, H = log Z - sum p z with z shifted by its maximum.
 
     Args:
-        logits: [..., C] floating point; a logit of minus infinity (a masked class) counts nothing.
+        logits: [..., C] floating point; a logit of minus infinity (a masked class), or more than 87 nats (708
+            in float64) below the largest, counts nothing.
 
     Returns:
         [...] float32 (float64 for float64 logits), finite whatever the gaps between finite logits.
@@ -140,6 +154,7 @@ def entropy(logits: Tensor) -> Tensor:
     return reference.entropy(logits)
 
 
+@overridable
 def confidence(logits: Tensor) -> Tensor:
     """Largest probability of the softmax over the last dimension.
 

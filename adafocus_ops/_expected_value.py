@@ -7,16 +7,18 @@ from torch import Tensor
 
 from . import backends
 from ._autograd import Gradient, differentiable
+from ._overridable import overridable
 from ._random import check_row_id, seed_tensor
 from ._reference import expected_value as reference
 from ._weighted_sample import check_weights
 from .checks import (
     FLOAT_DTYPES,
+    check_bool,
     check_choice,
-    check_positive_int,
     check_same_device,
     check_tensor,
     describe,
+    positive_int,
     require,
 )
 
@@ -25,6 +27,7 @@ MAX_ITEMS = 1024  # T
 CLOSED_FORM = 2  # largest k whose expectation every backend knows
 
 
+@overridable
 def expected_value(
     values: Tensor,
     weights: Tensor,
@@ -90,10 +93,11 @@ def expected_value(
     check_same_device("values", values, "weights", weights)
     items = weights.shape[1]
     require(items <= MAX_ITEMS, lambda: f"weights must have T <= {MAX_ITEMS} items, got {describe(weights)}")
-    check_positive_int("k", k)
+    k = positive_int("k", k)
     require(k <= items, lambda: f"k must be at most T={items} (weights), got {k}")
-    check_positive_int("num_samples", num_samples)
+    num_samples = positive_int("num_samples", num_samples)
     check_choice("mode", mode, MODES)
+    check_bool("normaliser_grad", normaliser_grad)
     row_id = check_row_id(row_id, weights.shape[:1], "weights", weights)
     check_weights(weights)
     if mode == "exact":
@@ -105,7 +109,7 @@ def expected_value(
     backend = backends.choose("expected_value", weights.device.type, backend)
     call = _ExpectationCall(backend, k, num_samples, normaliser_grad)
     value = values if values.ndim == 3 else values[..., None]
-    if differentiable(values, weights):
+    if differentiable("expected_value", values, weights):
         out, _ = _ExpectedValue.apply(value, weights, seed, row_id, call)
     else:
         out, _ = call.fwd(value.detach(), weights.detach(), seed, row_id)

@@ -1,5 +1,6 @@
 """gather_rows: the rows that an exit gate listed."""
 
+import re
 from typing import Any, NamedTuple
 
 import torch
@@ -7,12 +8,19 @@ from torch import Tensor
 
 from . import backends
 from ._autograd import differentiable
+from ._overridable import overridable
 from ._reference.rows import valid_rows
-from .checks import INDEX_DTYPES, check_same_device, check_tensor, checks_values, describe, require
+from .checks import FLOAT_DTYPES, INDEX_DTYPES, check_same_device, check_tensor, checks_values, describe, require
 
 MAX_DIMS = 9  # of x
+COMMON_DTYPES = {
+    *FLOAT_DTYPES,
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.complex64, torch.complex128),
+}
 
 
+@overridable
 def gather_rows(x: Tensor, index: Tensor, count: Tensor | None = None, *, backend: str | None = None) -> Tensor:
     """Copies rows by number, as many as a count on the device says: out[j] = x[index[j]] for j < count.
 
@@ -20,7 +28,7 @@ def gather_rows(x: Tensor, index: Tensor, count: Tensor | None = None, *, backen
     `gather_rows(features, gate.keep, gate.counts[0])`.
 
     Args:
-        x: [N, ...] of any dtype and strides.
+        x: [N, ...] of any strides and any dtype whose elements are whole bytes.
         index: [M] int32 or int64 row numbers.
         count: how many of them count, an int64 tensor of one element on the device; None for all.
         backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
@@ -29,8 +37,8 @@ def gather_rows(x: Tensor, index: Tensor, count: Tensor | None = None, *, backen
         [M, ...] in the memory format of x. Rows from `count` on, and those whose index is out of range (such as the
         -1 that pads it), are zero.
 
-    Gradients: to x; rows that are gathered twice add up. Determinism: exact, a copy; the gradient of rows that are
-    gathered more than once as `Tensor.index_add_`'s.
+    Gradients: to x, in reverse mode; rows that are gathered twice add up. Determinism: exact, a copy; the gradient of
+    rows that are gathered more than once as `Tensor.index_add_`'s.
 
     Raises:
         TypeError, ValueError: a dtype, shape or device that does not fit; under set_debug(True) also an index
@@ -38,12 +46,32 @@ def gather_rows(x: Tensor, index: Tensor, count: Tensor | None = None, *, backen
 
     Source: Uni-AdaFocus, Section 4.3: online early exit of a batch.
     """
-    require(isinstance(x, Tensor), lambda: f"x must be a tensor, got {describe(x)}", TypeError)
-    check_tensor("x", x, (x.dtype,))
+    check_any_dtype("x", x)
     require(1 <= x.ndim <= MAX_DIMS, lambda: f"x must be [N, ...] with 1 to {MAX_DIMS} dimensions, got {describe(x)}")
     index = check_index(index, count, x.shape[0], "x", x)
     call = _GatherCall(backends.choose("gather_rows", x.device.type, backend))
-    return _Gather.apply(x, index, count, call) if differentiable(x) else call.fwd(x.detach(), index, count)
+    return (
+        _Gather.apply(x, index, count, call) if differentiable("gather_rows", x) else call.fwd(x.detach(), index, count)
+    )
+
+
+def check_any_dtype(name: str, value: object) -> None:
+    """`value` must be a strided tensor whose elements are whole bytes."""
+    require(isinstance(value, Tensor), lambda: f"{name} must be a tensor, got {describe(value)}", TypeError)
+    check_tensor(name, value, (value.dtype,))
+    dtype = str(value.dtype).removeprefix("torch.")
+    require(
+        not value.is_quantized and not re.fullmatch("u?int[1-7]", dtype),
+        lambda: f"{name} must have a dtype of whole bytes that is not quantized, got {dtype}",
+        TypeError,
+    )
+
+
+def as_integers(x: Tensor) -> Tensor:
+    """x, or where few functions of torch know its dtype, its bytes as integers."""
+    if x.dtype in COMMON_DTYPES:
+        return x
+    return x.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])
 
 
 def check_index(index: Tensor, count: Tensor | None, rows: int, name: str, tensor: Tensor) -> Tensor:
@@ -67,7 +95,8 @@ class _GatherCall(NamedTuple):
     backend: str
 
     def fwd(self, x: Tensor, index: Tensor, count: Tensor | None) -> Tensor:
-        return backends.kernel("gather_rows", "fwd", self.backend)(x, index, count)
+        rows = backends.kernel("gather_rows", "fwd", self.backend)(as_integers(x), index, count)
+        return rows if rows.dtype == x.dtype else rows.view(x.dtype)
 
     def bwd(self, grad: Tensor, index: Tensor, count: Tensor | None, shape: torch.Size) -> Tensor:
         valid = valid_rows(index, count, shape[0])  # [M]
@@ -78,6 +107,8 @@ class _GatherCall(NamedTuple):
 
 
 class _Gather(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, index: Tensor, count: Tensor | None, call: _GatherCall) -> Tensor:
         return call.fwd(x, index, count)

@@ -4,19 +4,21 @@ import torch
 from torch import Tensor
 
 from . import backends
+from ._overridable import overridable
 from ._random import check_row_id, seed_tensor
 from ._weighted_sample import check_weights
 from .checks import (
     FLOAT_DTYPES,
-    check_positive_int,
     check_same_device,
     check_tensor,
     checks_values,
     describe,
+    positive_int,
     require,
 )
 
 
+@overridable
 def quantile_frames(
     weights: Tensor,
     num_frames: int,
@@ -59,8 +61,7 @@ def quantile_frames(
     """
     check_tensor("weights", weights, FLOAT_DTYPES)
     require(weights.ndim == 2 and weights.shape[1] >= 1, lambda: f"weights must be [B, T], got {describe(weights)}")
-    check_positive_int("num_frames", num_frames)
-    check_positive_int("k", k)
+    num_frames, k = positive_int("num_frames", num_frames), positive_int("k", k)
     require(k <= num_frames, lambda: f"k must be at most num_frames={num_frames}, got {k}")
     given = [
         name for name, value in (("jitter", jitter), ("generator", generator), ("seed", seed)) if value is not None

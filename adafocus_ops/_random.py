@@ -1,11 +1,9 @@
 """Where the randomness of an op comes from: a seed on the device, and the key of each row."""
 
-from numbers import Integral
-
 import torch
 from torch import Tensor
 
-from .checks import check_same_device, check_tensor, describe, require
+from .checks import check_same_device, check_tensor, describe, plain_int, require
 
 
 def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, name: str, tensor: Tensor) -> Tensor:
@@ -28,12 +26,7 @@ def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, na
         check_same_device("seed", seed, name, tensor)
         return seed
     if seed is not None:
-        require(
-            isinstance(seed, Integral | torch.SymInt) and not isinstance(seed, bool),
-            lambda: f"seed must be an int or a tensor of one element, got {describe(seed)}",
-            TypeError,
-        )
-        seed = seed if isinstance(seed, torch.SymInt) else int(seed)
+        seed = plain_int("seed", seed, "an int or a tensor of one element")
         require(-(2**63) <= seed < 2**64, lambda: f"seed must fit 64 bits, got {seed}")
         return _on_device(seed - 2**64 if seed >= 2**63 else seed, tensor)
     if generator is not None and not _is_of(generator, tensor.device):

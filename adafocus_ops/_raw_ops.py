@@ -30,7 +30,7 @@ class RawOp(NamedTuple):
     """An op as torch knows it."""
 
     parts: Mapping[str, Part]
-    vmap: Callable | None  # the rule that folds a mapped dimension into the batch; None: the op has none
+    vmap: Callable  # the rule that folds a mapped dimension into the batch
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -187,11 +187,14 @@ RAW_OPS: Mapping[str, RawOp] = {
                 _exit_gate_fwd,
             ),
         },
-        None,  # how many rows there are depends on the values, here and in the next two
+        _vmap.one_by_one,
     ),
-    "gather_rows": RawOp({"fwd": Part("(Tensor x, Tensor index, Tensor? count) -> Tensor", _gather_rows_fwd)}, None),
+    "gather_rows": RawOp(
+        {"fwd": Part("(Tensor x, Tensor index, Tensor? count) -> Tensor", _gather_rows_fwd)}, _vmap.fold_numbers
+    ),
     "scatter_rows": RawOp(
-        {"fwd": Part("(Tensor(a!) out, Tensor index, Tensor rows, Tensor? count) -> ()", _scatter_rows_fwd)}, None
+        {"fwd": Part("(Tensor(a!) out, Tensor index, Tensor rows, Tensor? count) -> ()", _scatter_rows_fwd)},
+        _vmap.one_by_one,
     ),
     "temporal_shift": RawOp(
         {"fwd": Part("(Tensor x, SymInt num_frames, SymInt fold, bool inverse) -> Tensor", _temporal_shift_fwd)},

@@ -39,8 +39,6 @@ def _complete(raw: torch._ops.OpOverload, op: str, part: Part) -> None:
     """Registers the fake kernel and the vmap rule."""
     torch.library.register_fake(raw, part.fake)
     rule = RAW_OPS[op].vmap
-    if rule is None:
-        return
     names = argument_names(raw)
 
     def run(info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:

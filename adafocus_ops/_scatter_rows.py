@@ -5,10 +5,12 @@ from torch import Tensor
 
 from . import backends
 from ._autograd import differentiable
-from ._gather_rows import MAX_DIMS, check_index
-from .checks import check_same_device, check_tensor, describe, require
+from ._gather_rows import MAX_DIMS, as_integers, check_any_dtype, check_index
+from ._overridable import overridable
+from .checks import check_same_device, check_tensor, checks_values, describe, require
 
 
+@overridable
 def scatter_rows(
     out: Tensor, index: Tensor, rows: Tensor, count: Tensor | None = None, *, backend: str | None = None
 ) -> Tensor:
@@ -18,7 +20,8 @@ def scatter_rows(
     `scatter_rows(logits, gate.keep, second_stage(gathered), gate.counts[0])`.
 
     Args:
-        out: [N, ...] of any dtype and strides, changed in place; no two of its elements may share memory.
+        out: [N, ...] of any strides and any dtype whose elements are whole bytes, changed in place; no two of its
+            elements may share memory.
         index: [M] int32 or int64 row numbers; an entry out of range (such as -1) writes nothing. Of a number that
             occurs more than once any of its rows may stay, or parts of several.
         rows: [M, ...] of the dtype of `out`, its rows of the same shape; must not share memory with it.
@@ -32,13 +35,13 @@ def scatter_rows(
     Determinism: exact, a copy, as long as no number occurs twice.
 
     Raises:
-        TypeError, ValueError: a dtype, shape or device that does not fit; under set_debug(True) also an index
-            out of range other than -1. RuntimeError: a gradient would be needed.
+        TypeError, ValueError: a dtype, shape or device that does not fit; an index or count in the memory of `out`;
+            under set_debug(True) also rows or elements of `out` that share its memory, and an index out of range
+            other than -1. RuntimeError: a gradient would be needed.
 
     Source: Uni-AdaFocus, Section 4.3: online early exit of a batch.
     """
-    require(isinstance(out, Tensor), lambda: f"out must be a tensor, got {describe(out)}", TypeError)
-    check_tensor("out", out, (out.dtype,))
+    check_any_dtype("out", out)
     require(
         1 <= out.ndim <= MAX_DIMS, lambda: f"out must be [N, ...] with 1 to {MAX_DIMS} dimensions, got {describe(out)}"
     )
@@ -50,12 +53,47 @@ def scatter_rows(
         tuple(rows.shape) == shape, lambda: f"rows must be {shape} (M of index, a row of out), got {describe(rows)}"
     )
     require(
-        not differentiable(out, rows),
+        not differentiable("scatter_rows", out, rows),
         lambda: "scatter_rows has no gradient: use torch.no_grad(), or Tensor.index_copy",
         RuntimeError,
     )
+    _check_memory(out, index, rows, count)
     kernel = backends.kernel("scatter_rows", "fwd", backends.choose("scatter_rows", out.device.type, backend))
-    kernel(out, index, rows.detach(), count)
+    kernel(as_integers(out), index, as_integers(rows.detach()), count)
     if not torch.compiler.is_compiling() and not out.is_inference():
         torch.autograd.graph.increment_version(out)  # kernels write where autograd does not look
     return out
+
+
+def _check_memory(out: Tensor, index: Tensor, rows: Tensor, count: Tensor | None) -> None:
+    """What is read must not change while `out` is written."""
+    if torch.compiler.is_compiling():
+        return
+    for name, value in (("index", index), ("count", count)):
+        apart = value is None or not torch._C._is_alias_of(out, value) or not _meet(_extent(out), _extent(value))
+        require(apart, lambda name=name: f"{name} must not share memory with out, which is written to")
+    if not checks_values(out):
+        return
+    written = _addresses(out)
+    require(written.unique().numel() == out.numel(), lambda: "out must not have elements that share memory")
+    apart = not torch._C._is_alias_of(out, rows) or not torch.isin(_addresses(rows), written).any()
+    require(bool(apart), lambda: "rows must not share memory with out, which is written to")
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """The first element in its storage, and the one after the last."""
+    start = tensor.storage_offset()
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return start, start + reach + (tensor.numel() > 0)
+
+
+def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
+
+
+def _addresses(tensor: Tensor) -> Tensor:
+    """Where each element lies in its storage."""
+    at = torch.full((), tensor.storage_offset(), device=tensor.device)
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        at = at[..., None] + torch.arange(size, device=tensor.device) * stride
+    return at

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from . import backends
 from ._autograd import differentiable
-from .checks import FLOAT_DTYPES, check_positive_int, check_tensor, describe, require
+from ._overridable import overridable
+from .checks import FLOAT_DTYPES, check_bool, check_tensor, describe, positive_int, require
 
 
+@overridable
 def temporal_shift(
     x: Tensor, num_frames: int, *, fold_div: int = 8, inverse: bool = False, backend: str | None = None
 ) -> Tensor:
@@ -38,8 +40,8 @@ def temporal_shift(
     Source: TSM, used by Uni-AdaFocus-TSM (Appendix H.1).
     """
     check_tensor("x", x, FLOAT_DTYPES)
-    check_positive_int("num_frames", num_frames)
-    check_positive_int("fold_div", fold_div)
+    check_bool("inverse", inverse)
+    num_frames, fold_div = positive_int("num_frames", num_frames), positive_int("fold_div", fold_div)
     require(fold_div >= 2, lambda: f"fold_div must be at least 2, got {fold_div}")
     require(
         x.ndim == 4 and x.shape[0] % num_frames == 0,
@@ -47,7 +49,7 @@ def temporal_shift(
     )
     backend = backends.choose("temporal_shift", x.device.type, backend)
     call = _ShiftCall(backend, num_frames, x.shape[1] // fold_div, inverse)
-    return _Shift.apply(x, call) if differentiable(x) else call.fwd(x.detach())
+    return _Shift.apply(x, call) if differentiable("temporal_shift", x) else call.fwd(x.detach())
 
 
 class _ShiftCall(NamedTuple):

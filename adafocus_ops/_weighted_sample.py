@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 
 from . import backends
+from ._overridable import overridable
 from ._random import check_row_id, seed_tensor
-from .checks import FLOAT_DTYPES, check_positive_int, check_tensor, checks_values, describe, require
+from .checks import FLOAT_DTYPES, check_tensor, checks_values, describe, positive_int, require
 
 
+@overridable
 def weighted_sample(
     weights: Tensor,
     k: int,
@@ -52,17 +54,16 @@ def weighted_sample(
     """
     check_tensor("weights", weights, FLOAT_DTYPES)
     require(weights.ndim >= 1, lambda: f"weights must be [..., T], got {describe(weights)}")
-    check_positive_int("k", k)
+    k = positive_int("k", k)
     require(k <= weights.shape[-1], lambda: f"k must be at most T={weights.shape[-1]} (weights), got {k}")
-    if num_samples is not None:
-        check_positive_int("num_samples", num_samples)
+    samples = 1 if num_samples is None else positive_int("num_samples", num_samples)
     lead = weights.shape[:-1]
     row_id = check_row_id(row_id, lead, "weights", weights)
     check_weights(weights)
     seed = seed_tensor(seed, generator, "weights", weights)
     rows = weights.detach().flatten(0, -2) if weights.ndim > 1 else weights.detach()[None]  # [B, T]
     kernel = backends.kernel("weighted_sample", "fwd", backends.choose("weighted_sample", weights.device.type, backend))
-    drawn = kernel(rows, k=k, num_samples=1 if num_samples is None else num_samples, seed=seed, row_id=row_id)
+    drawn = kernel(rows, k=k, num_samples=samples, seed=seed, row_id=row_id)
     return drawn.view(*lead, *(drawn.shape[1:] if num_samples is not None else drawn.shape[2:]))
 
 

@@ -23,7 +23,9 @@ from ._registration import argument_names, overload, raw_op
 BACKENDS = ("cuda", "cpu", "triton", "reference")
 MIN_TRITON = (3, 6)
 
-_chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("adafocus_backend", default=None)
+# The choices of the `with use_backend` blocks that are open, innermost last. Each is a list of its name, which no
+# other choice is: blocks that generators hold open may end in any order.
+_chosen: contextvars.ContextVar[tuple[list[str], ...]] = contextvars.ContextVar("adafocus_backends", default=())
 
 # Backends beside BACKENDS, chosen only by name: name -> (device type, why it cannot run or None).
 _extra: dict[str, tuple[str, str | None]] = {}
@@ -36,7 +38,7 @@ class Kernel:
     """
 
     def __init__(self, op: str, part: str, function: Callable):
-        self.function = function  # the raw op, an overload of it, or the reference's function
+        self.function = function  # the raw op, or an overload of it
         self.names = argument_names(raw_op(op, part))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -48,10 +50,11 @@ class Kernel:
         return self.function(*args)
 
 
-def _outside_autocast(function: Callable) -> Callable:
-    """The function with the arithmetic that it asks for, inside autocast too; kernels do not see that anyway."""
+def _as_kernels_run(function: Callable) -> Callable:
+    """The function unseen by autograd, and inside autocast with the arithmetic that it asks for."""
 
     @functools.wraps(function)
+    @torch.no_grad()
     def run(*args: Any) -> Any:
         device = args[0].device.type
         if not torch.amp.is_autocast_available(device):  # a meta tensor's, for one
@@ -73,7 +76,7 @@ def _kernels_of(op: str, part: str) -> dict[str, Kernel]:
     """The kernels of a part by backend, as far as the library has them."""
     reference = import_module(f"adafocus_ops._reference.{op}")
     functions = {
-        "reference": _outside_autocast(getattr(reference, part)),
+        "reference": overload(op, part, "reference", _as_kernels_run(getattr(reference, part))),
         "cpu": raw_op(op, part),
         "cuda": raw_op(op, part),
         "triton": overload(op, part, "triton", _imported_when_called(f"adafocus_ops._triton.{op}", part)),
@@ -172,7 +175,8 @@ def why_not(backend: str, op: str, device: str) -> str | None:
 
 def requested() -> str | None:
     """The backend asked for by use_backend or ADAFOCUS_BACKEND, if any."""
-    return _chosen.get() or os.environ.get("ADAFOCUS_BACKEND") or None
+    blocks = _chosen.get()
+    return blocks[-1][0] if blocks else os.environ.get("ADAFOCUS_BACKEND") or None
 
 
 def choose(op: str, device: str, explicit: str | None) -> str:
@@ -199,7 +203,9 @@ choose._dynamo_marked_constant = True
 def use_backend(name: str) -> Iterator[None]:
     """Runs every op inside the `with` block on the named backend, or raises with the reason it cannot.
 
-    A function compiled with torch.compile keeps the backend that was chosen when it was compiled.
+    A function compiled with torch.compile keeps the backend that was chosen when it was compiled. A generator that
+    yields inside the block leaves its choice to whoever resumes it later, as contextlib.contextmanager needs it; one
+    that must not, passes backend= to each call.
 
     Args:
         name: one of "cuda", "cpu", "triton", "reference".
@@ -209,8 +215,9 @@ def use_backend(name: str) -> Iterator[None]:
     """
     if name not in (*BACKENDS, *_extra):
         raise ValueError(f"use_backend: name must be one of {', '.join(BACKENDS)}, got {name!r}")
-    token = _chosen.set(name)
+    choice = [name]
+    _chosen.set((*_chosen.get(), choice))
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _chosen.set(tuple(block for block in _chosen.get() if block is not choice))

@@ -8,7 +8,7 @@ Every function takes and returns [..., 4] tensors, keeps the dtype and is differ
 import torch
 from torch import Tensor
 
-from .checks import check_positive_int, describe, require
+from .checks import describe, positive_int, require
 
 
 def _unbind(name: str, boxes: Tensor) -> tuple[Tensor, ...]:
@@ -99,7 +99,7 @@ def grid(rows: int, columns: int, box_size: tuple[int, int], frame_size: tuple[i
         box_size, frame_size: (height, width) in pixels.
     """
     for name, value in (("rows", rows), ("columns", columns)):
-        check_positive_int(name, value)
+        positive_int(name, value)
     (h, w), (height, width) = box_size, frame_size
     top = (torch.linspace(0, 1, rows) * (height - h)).floor() + h / 2
     left = (torch.linspace(0, 1, columns) * (width - w)).floor() + w / 2

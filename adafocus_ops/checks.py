@@ -9,7 +9,18 @@ import torch
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INDEX_DTYPES = (torch.int32, torch.int64)
 
-_debug = os.environ.get("ADAFOCUS_DEBUG", "") not in ("", "0")
+
+def _flag(variable: str) -> bool:
+    """An environment variable that is on or off."""
+    value = os.environ.get(variable, "").strip().lower()
+    if value in ("1", "true", "yes", "on"):
+        return True
+    if value in ("", "0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{variable} must be 1 (on) or 0 (off), got {os.environ[variable]!r}")
+
+
+_debug = _flag("ADAFOCUS_DEBUG")
 
 
 def set_debug(enabled: bool) -> None:
@@ -57,6 +68,7 @@ def check_tensor(name: str, value: object, dtypes: Sequence[torch.dtype]) -> Non
     """`value` must be a strided tensor of one of the dtypes."""
     require(isinstance(value, torch.Tensor), lambda: f"{name} must be a tensor, got {describe(value)}", TypeError)
     require(value.layout == torch.strided, lambda: f"{name} must be dense, got layout {value.layout}", TypeError)
+    require(not value.is_nested, lambda: f"{name} must be dense, got a nested tensor", TypeError)
     require(
         value.dtype in dtypes,
         lambda: f"{name} must have dtype {names(dtypes)}, got {names([value.dtype])}",
@@ -77,14 +89,31 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     require(value in choices, lambda: f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_positive_int(name: str, value: object) -> None:
-    """`value` must be an integer >= 1 (symbolic integers of torch.compile included)."""
-    is_int = isinstance(value, Integral | torch.SymInt) and not isinstance(value, bool)
-    require(is_int, lambda: f"{name} must be an int, got {describe(value)}", TypeError)
+def check_bool(name: str, value: object) -> None:
+    """`value` must be True or False."""
+    require(isinstance(value, bool), lambda: f"{name} must be a bool, got {describe(value)}", TypeError)
+
+
+def plain_int(name: str, value: object, kind: str = "an int") -> int | torch.SymInt:
+    """`value`, which must be an integer of any kind, as a Python int (or a symbolic integer of torch.compile).
+
+    Those of numpy have limits that arithmetic with them would meet.
+    """
+    if isinstance(value, torch.SymInt):
+        return value
+    is_int = isinstance(value, Integral) and not isinstance(value, bool)
+    require(is_int, lambda: f"{name} must be {kind}, got {describe(value)}", TypeError)
+    return int(value)
+
+
+def positive_int(name: str, value: object) -> int | torch.SymInt:
+    """`value`, which must be an integer >= 1, as a Python int (or a symbolic integer of torch.compile)."""
+    value = plain_int(name, value)
     require(value >= 1, lambda: f"{name} must be at least 1, got {value}")
+    return value
 
 
 def check_positive_ints(**values: object) -> None:
     """Every value must be an integer >= 1; the names are those of the arguments."""
     for name, value in values.items():
-        check_positive_int(name, value)
+        positive_int(name, value)

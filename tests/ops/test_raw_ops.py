@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from raw_calls import raw_calls
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from adafocus_ops import (
     backends,
@@ -25,6 +26,8 @@ SEED, IDS = torch.tensor(3), torch.tensor([4, 0, 9])
 def traced(layout: str) -> Iterator:
     """Every part of every op on the examples that show all optional arguments, given and not."""
     for op in backends.ops():
+        if layout not in EXAMPLES[op].layouts:
+            continue
         found = {example.name: example for example in EXAMPLES[op].small(torch.float32, layout)}
         for name in EXAMPLES[op].traced:
             yield pytest.param(op, found[name], id=f"{op}-{layout}-{name}")
@@ -36,11 +39,27 @@ def traced(layout: str) -> Iterator:
 def test_opcheck(request, op, example, backend):
     device = device_of(backend)
     require_backend(request, op, backend, device)
-    if backend == "reference":
-        pytest.skip("the reference is plain Python and has no raw ops")
     for call in raw_calls(op, example):
         arguments = {name: a.to(device) if isinstance(a, torch.Tensor) else a for name, a in call.arguments.items()}
         torch.library.opcheck(backends.kernel(op, call.part, backend).function, (), arguments)
+
+
+@pytest.mark.parametrize(("op", "example"), [*traced("contiguous"), *traced("channels_last"), *traced("strided")])
+def test_results_lie_as_the_fake_kernel_says(request, op, example, backend):
+    """Shape, dtype and strides of every result, on every backend: what torch.compile relies on."""
+    device = device_of(backend)
+    require_backend(request, op, backend, device)
+    for call in raw_calls(op, example):
+        arguments = {name: a.to(device) if isinstance(a, torch.Tensor) else a for name, a in call.arguments.items()}
+        got = backends.kernel(op, call.part, backend)(**arguments)
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            fakes = {name: mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for name, a in arguments.items()}
+            fake = backends.kernel(op, call.part, backend)(**fakes)
+        if got is None:
+            assert fake is None
+            continue
+        for real, expected in zip(*((r if isinstance(r, tuple) else (r,)) for r in (got, fake)), strict=True):
+            assert (real.shape, real.dtype, real.stride()) == (expected.shape, expected.dtype, expected.stride()), call
 
 
 def test_everything_without_a_gradient_compiles_in_full(request, backend):
