@@ -71,6 +71,9 @@ def _per_channel(name: str, value: Any, channels: int, device: torch.device) -> 
         return value.expand(channels)
     require(
         value.ndim == 1 and value.shape[0] == channels,
-        lambda: f"{name} must be a number or one value for each of {channels} channels, got {describe(value)}",
+        lambda: (
+            f"{name} must be a number or one value for each of {channels} channels (C of frames [..., C, H, W]),"
+            f" got {describe(value)}"
+        ),
     )
     return value

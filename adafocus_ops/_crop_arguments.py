@@ -32,12 +32,26 @@ def check_arguments(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, p
         lambda: f"frames must be [..., C, H, W] with 4 to {MAX_FRAME_DIMS} dimensions, got {describe(frames)}",
     )
     check_tensor("boxes", boxes, FLOAT_DTYPES)
-    require(boxes.ndim == 2 and boxes.shape[1] == 4, lambda: f"boxes must be [K, 4], got {describe(boxes)}")
+    require(boxes.ndim == 2 and boxes.shape[1] == 4, lambda: _explain_boxes(boxes))
     check_same_device("boxes", boxes, "frames", frames)
     check_choice("padding", padding, PADDINGS)
     _check_frame_index(frames, boxes, frame_index)
     if checks_values(frames):
         _check_values(frames, boxes, frame_index)
+
+
+# What users of frames [B, N, C, H, W] meet first.
+_OF_VIDEOS = (
+    "of picks [B, K] from videos, adafocus_ops.boxes.for_frames makes the boxes [B * K, 4] and the frame_index [B * K]"
+    " into the flattened frames"
+)
+
+
+def _explain_boxes(boxes: Tensor) -> str:
+    what = f"boxes must be [K, 4], got {describe(boxes)}"
+    if boxes.ndim < 3 or boxes.shape[-1] != 4:
+        return what
+    return f"{what}: boxes.flatten(0, -2) if there is one for each of the flattened frames; {_OF_VIDEOS}"
 
 
 def check_output_size(output_size: Any) -> tuple[int, int]:
@@ -56,14 +70,17 @@ def _check_frame_index(frames: Tensor, boxes: Tensor, frame_index: Tensor | None
             boxes_count == frames_count,
             lambda: (
                 f"boxes must be [K, 4] with K == N == {frames_count} (frames) unless frame_index is given,"
-                f" got {describe(boxes)}"
+                f" got {describe(boxes)} beside frames [..., C, H, W] of {describe(frames)}"
             ),
         )
         return
     check_tensor("frame_index", frame_index, INDEX_DTYPES)
     require(
         frame_index.ndim == 1 and frame_index.shape[0] == boxes_count,
-        lambda: f"frame_index must be [K] with K={boxes_count} (boxes), got {describe(frame_index)}",
+        lambda: (
+            f"frame_index must be [K] with K={boxes_count} (boxes), got {describe(frame_index)}"
+            + (f"; {_OF_VIDEOS}" if frame_index.ndim == 2 else "")
+        ),
     )
     check_same_device("frame_index", frame_index, "frames", frames)
 

@@ -31,9 +31,10 @@ def crop_mean(
 
     Args:
         frames: [N, C, H, W], or [..., C, H, W] with leading dimensions flattened to N; uint8, float16,
-            bfloat16, float32 or float64. Any strides are read in place.
+            bfloat16, float32 or float64. Any strides are read in place. The last but two is always C.
         boxes: [K, 4] floating point (cy, cx, h, w), in pixels of the frame, as crop_resize's.
-        output_size: P or (P_h, P_w) in pixels, of the crops that are averaged.
+        output_size: P or (P_h, P_w) in pixels, of the crops that are averaged: how densely the box is sampled. On a
+            small map take at least twice the pixels of the map that a box spans; it costs next to nothing.
         frame_index: [K] int32 or int64 into the flattened frames; None takes box k from frame k (K == N).
         mean, std: per channel, as crop_resize's.
         padding: "zeros" (0 outside the frame, after normalisation) or "border" (the nearest edge pixel).
@@ -44,6 +45,16 @@ def crop_mean(
 
     Gradients: to boxes (all four numbers) and to frames (floating point), each only if asked for; once
     differentiable, in reverse mode. A sample exactly on a pixel takes the derivative on its right-hand side.
+
+    How dense: P samples of a box see P differences of neighbouring pixels on each axis, so that few of them make the
+    gradient of a box noise. On maps of 7 x 7 with boxes of 3 to 7 pixels, d cy against that of a dense mean:
+
+        samples              3     4     6     8     16
+        correlation, white   .62   .51   .81   .80   .93    (maps of independent pixels)
+        size of it, white    3.0   1.9   1.3   1.4   1.0
+        correlation, smooth  .84   .92   .96   .95   .99    (3 x 3 means of them)
+
+    The published code samples 3 x 3 for patches of 96 pixels; 8 or 16 give a policy more to learn from.
 
     Determinism: forward and both gradients are bitwise reproducible.
 

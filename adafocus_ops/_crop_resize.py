@@ -38,11 +38,13 @@ def crop_resize(
     Args:
         frames: [N, C, H, W], or [..., C, H, W] with leading dimensions flattened to N; uint8, float16,
             bfloat16, float32 or float64. Any strides are read in place; contiguous and channels_last
-            are the fast ones.
+            are the fast ones. The last but two is always C: grey videos [B, N, H, W] are read as B
+            frames of N channels, and frames.unsqueeze(-3) makes them B N frames of one.
         boxes: [K, 4] floating point (cy, cx, h, w): centre row, centre column, height, width in pixels
             of the frame. Their dtype is independent of the frames'.
         output_size: P or (P_h, P_w) in pixels.
-        frame_index: [K] int32 or int64 into the flattened frames; None cuts box k from frame k (K == N).
+        frame_index: [K] int32 or int64 into the flattened frames; None cuts box k from frame k (K == N). For picks
+            [B, K] of videos [B, N, C, H, W], `boxes.for_frames` makes the boxes and the index.
         mean, std: per channel (a number, C numbers or a tensor [C]), for frames scaled to [0, 1]:
             uint8 pixels become (x / 255 - mean) / std, floating-point pixels (x - mean) / std, inside
             the read. Without both, pixels keep their scale. They are constants without gradient; tensors

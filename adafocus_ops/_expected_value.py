@@ -10,7 +10,7 @@ from ._autograd import Gradient, differentiable
 from ._overridable import overridable
 from ._random import check_row_id, seed_tensor
 from ._reference import expected_value as reference
-from ._weighted_sample import check_weights
+from ._weighted_sample import check_distributions
 from .checks import (
     FLOAT_DTYPES,
     check_bool,
@@ -53,14 +53,14 @@ def expected_value(
 
     Args:
         values: [B, T, D], or [B, T], floating point, any strides; T <= 1024.
-        weights: [B, T] floating point, each row a distribution (sum 1), taken as it comes. Negative and NaN count
-            as zero.
+        weights: [B, T] floating point, each row a distribution (sum 1: a softmax, no raw scores), taken as it
+            comes. Negative and NaN count as zero.
         k: how many items are drawn, 1 <= k <= T.
         num_samples: M, samples of a row.
         mode: "sampled", or "exact" for the expectation itself: k <= 2 in closed form on every backend, else by
             enumeration on the reference, for small T, which waits for the device.
         generator, seed, row_id: as `weighted_sample`'s.
-        normaliser_grad: whether to differentiate S too; the published training code does not.
+        normaliser_grad: whether to differentiate S too. It goes with what the values are, see below.
         backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
 
     Returns:
@@ -69,6 +69,12 @@ def expected_value(
     Gradients: to values and weights, each only if asked for; once differentiable, in reverse mode. The draws are
     constants: the probability of a prefix is not differentiated.
 
+    Which normaliser goes with which values: with per-frame losses (values [B, T], minimised themselves: the paper's
+    form) take normaliser_grad=True, and k = 2. With S constant, the large weight of one frame makes the q of all
+    others large, and minimising q w l takes still more weight from them: the winner takes all. With logits (values
+    [B, T, D], then one loss of the expectation: the published code's form) either holds; the default is the
+    published one. docs/method, section 7, has figures.
+
     Determinism: bitwise reproducible for a seed, however the batch is split as long as each row keeps its row_id.
 
     Defined for all weights: where the drawn weights sum to 1 up to rounding, S is the sum of those left; where that
@@ -76,7 +82,8 @@ def expected_value(
 
     Raises:
         TypeError, ValueError: a dtype, shape or device that does not fit, k > T, mode="exact" for a k or T that
-            cannot be had; under set_debug(True) also negative or NaN weights.
+            cannot be had; under set_debug(True) also negative or NaN weights and rows that do not sum to 1 (to
+            0.01).
 
     Source: Uni-AdaFocus, Section 4.2 (Eqs. 17 to 21).
     """
@@ -99,7 +106,7 @@ def expected_value(
     check_choice("mode", mode, MODES)
     check_bool("normaliser_grad", normaliser_grad)
     row_id = check_row_id(row_id, weights.shape[:1], "weights", weights)
-    check_weights(weights)
+    check_distributions(weights)
     if mode == "exact":
         require(seed is None and generator is None, lambda: "mode='exact' draws nothing: no seed and no generator")
         backend = _backend_of_exact(items, k, backend)

@@ -6,7 +6,7 @@ from torch import Tensor
 from . import backends
 from ._overridable import overridable
 from ._random import check_row_id, seed_tensor
-from ._weighted_sample import check_weights
+from ._weighted_sample import check_distributions
 from .checks import (
     FLOAT_DTYPES,
     check_same_device,
@@ -24,7 +24,7 @@ def quantile_frames(
     num_frames: int,
     k: int,
     *,
-    jitter: Tensor | None = None,
+    jitter: bool | Tensor | None = None,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
     row_id: Tensor | None = None,
@@ -38,12 +38,15 @@ def quantile_frames(
     last, index i is limited to num_frames - k + i.
 
     Args:
-        weights: [B, T] floating point, one distribution a row (sum 1), any strides. Negative and NaN count as zero.
+        weights: [B, T] floating point, one distribution a row (sum 1: a softmax, no raw scores), taken as it comes,
+            any strides. Negative and NaN count as zero.
         num_frames: N, how many frames there are to pick from.
         k: how many to pick, at most num_frames.
-        jitter: [B, k] in [0, 1), what replaces the 1/2 above (training).
-        generator, seed: draw the jitter uniformly instead, keyed as `weighted_sample`'s draws; without jitter,
-            generator and seed the midpoints are taken.
+        jitter: what replaces the 1/2 above (training): [B, k] in [0, 1), or True to draw it uniformly, so that each
+            position is a random one of its stratum. False takes the midpoints, whatever generator there is; None
+            draws where a generator or seed is given.
+        generator, seed: what the jitter is drawn from, keyed as `weighted_sample`'s draws; default the generator of
+            the device, as there.
         row_id: [B] int64, the key of each row's random stream; default 0, 1, ...
         backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
 
@@ -54,8 +57,9 @@ def quantile_frames(
     for float64).
 
     Raises:
-        TypeError, ValueError: a dtype, shape or device that does not fit, k > num_frames, more than one of jitter,
-            generator and seed; under set_debug(True) also negative or NaN weights and jitter outside [0, 1).
+        TypeError, ValueError: a dtype, shape or device that does not fit, k > num_frames, more than one of a jitter
+            tensor, generator and seed; under set_debug(True) also negative or NaN weights, rows that do not sum to 1
+            (to 0.01) and jitter outside [0, 1).
 
     Source: Uni-AdaFocus, Appendix C.
     """
@@ -63,17 +67,18 @@ def quantile_frames(
     require(weights.ndim == 2 and weights.shape[1] >= 1, lambda: f"weights must be [B, T], got {describe(weights)}")
     num_frames, k = positive_int("num_frames", num_frames), positive_int("k", k)
     require(k <= num_frames, lambda: f"k must be at most num_frames={num_frames}, got {k}")
+    drawn = jitter is True or (jitter is None and (generator is not None or seed is not None))
+    jitter = None if isinstance(jitter, bool) else jitter
     given = [
         name for name, value in (("jitter", jitter), ("generator", generator), ("seed", seed)) if value is not None
     ]
     require(len(given) <= 1, lambda: f"{' and '.join(given)} must not both be given")
     row_id = check_row_id(row_id, weights.shape[:1], "weights", weights)
-    check_weights(weights)
+    check_distributions(weights)
     if jitter is not None:
         _check_jitter(jitter, weights, k)
         jitter = jitter.detach()
-    elif given:
-        seed = seed_tensor(seed, generator, "weights", weights)
+    seed = seed_tensor(seed, generator, "weights", weights) if drawn else None
     backend = backends.choose("quantile_frames", weights.device.type, backend)
     kernel = backends.kernel("quantile_frames", "fwd", backend)
     return kernel(weights.detach(), num_frames=num_frames, k=k, jitter=jitter, seed=seed, row_id=row_id)

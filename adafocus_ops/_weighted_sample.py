@@ -6,7 +6,7 @@ from torch import Tensor
 from . import backends
 from ._overridable import overridable
 from ._random import check_row_id, seed_tensor
-from .checks import FLOAT_DTYPES, check_tensor, checks_values, describe, positive_int, require
+from .checks import FLOAT_DTYPES, check_bool, check_tensor, checks_values, describe, positive_int, require
 
 
 @overridable
@@ -15,6 +15,7 @@ def weighted_sample(
     k: int,
     *,
     num_samples: int | None = None,
+    sorted: bool = False,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
     row_id: Tensor | None = None,
@@ -33,6 +34,8 @@ def weighted_sample(
             infinity as the largest number of the dtype. Weights below 2^-120 of the row's largest count as that.
         k: how many to draw, 1 <= k <= T.
         num_samples: how many independent samples of each row; None for one without a dimension of its own.
+        sorted: whether each sample's items come in ascending order of index, as frames of a video are wanted,
+            rather than in that of their draw.
         generator: what a seed is drawn from; default the generator of the device, which torch.manual_seed sets. Not
             inside torch.compile(fullgraph=True): pass a seed tensor there.
         seed: an int, or an int64 tensor of one element on the device of weights, which a captured CUDA graph
@@ -41,8 +44,9 @@ def weighted_sample(
         backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
 
     Returns:
-        int64 [..., k], or [..., num_samples, k] if that is given: distinct indices in the order of their draw. An
-        item of weight zero comes only after every item of positive weight, and among themselves in index order.
+        int64 [..., k], or [..., num_samples, k] if that is given: distinct indices in the order of their draw, or
+        sorted. An item of weight zero is drawn only after every item of positive weight, and among themselves in
+        index order.
 
     Gradients: none (see `expected_value`). Determinism: exact, the same on every backend.
 
@@ -57,6 +61,7 @@ def weighted_sample(
     k = positive_int("k", k)
     require(k <= weights.shape[-1], lambda: f"k must be at most T={weights.shape[-1]} (weights), got {k}")
     samples = 1 if num_samples is None else positive_int("num_samples", num_samples)
+    check_bool("sorted", sorted)
     lead = weights.shape[:-1]
     row_id = check_row_id(row_id, lead, "weights", weights)
     check_weights(weights)
@@ -64,6 +69,8 @@ def weighted_sample(
     rows = weights.detach().flatten(0, -2) if weights.ndim > 1 else weights.detach()[None]  # [B, T]
     kernel = backends.kernel("weighted_sample", "fwd", backends.choose("weighted_sample", weights.device.type, backend))
     drawn = kernel(rows, k=k, num_samples=samples, seed=seed, row_id=row_id)
+    if sorted:
+        drawn = drawn.sort(-1).values
     return drawn.view(*lead, *(drawn.shape[1:] if num_samples is not None else drawn.shape[2:]))
 
 
@@ -71,3 +78,22 @@ def check_weights(weights: Tensor) -> None:
     """Debug mode: negative and NaN weights raise."""
     if checks_values(weights):
         require(bool((weights >= 0).all()), lambda: "weights must be neither negative nor NaN")
+
+
+# By how much a row may miss the sum 1: more than the rounding of any dtype, or of a model in half precision.
+SUM_TOLERANCE = 0.01
+
+
+def check_distributions(weights: Tensor) -> None:
+    """Debug mode: weights of which a row is no distribution raise."""
+    check_weights(weights)
+    if checks_values(weights):
+        sums = weights.sum(-1, dtype=torch.promote_types(weights.dtype, torch.float32))
+        wrong = ~((sums - 1).abs() <= SUM_TOLERANCE)
+        require(
+            not bool(wrong.any()),
+            lambda: (
+                f"weights must sum to 1 in each row, as those of a softmax do; row {int(wrong.int().argmax())} sums"
+                f" to {float(sums[wrong][0]):.6g}"
+            ),
+        )

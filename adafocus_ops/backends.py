@@ -19,6 +19,19 @@ from . import _extension
 from ._raw_ops import RAW_OPS
 from ._registration import argument_names, overload, raw_op
 
+__all__ = [
+    "BACKENDS",
+    "choose",
+    "extend",
+    "implements",
+    "kernel",
+    "ops",
+    "parts",
+    "requested",
+    "use_backend",
+    "why_not",
+]
+
 # Best first.
 BACKENDS = ("cuda", "cpu", "triton", "reference")
 MIN_TRITON = (3, 6)
@@ -29,6 +42,10 @@ _chosen: contextvars.ContextVar[tuple[list[str], ...]] = contextvars.ContextVar(
 
 # Backends beside BACKENDS, chosen only by name: name -> (device type, why it cannot run or None).
 _extra: dict[str, tuple[str, str | None]] = {}
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class Kernel:

@@ -6,6 +6,8 @@ from numbers import Integral
 
 import torch
 
+__all__ = ["set_debug"]  # the rest is for these two packages
+
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INDEX_DTYPES = (torch.int32, torch.int64)
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-import adafocus_ops
 from adafocus_ops import ExitGate, quantile_frames
+from adafocus_ops.boxes import for_frames, from_action
 from adafocus_ops.checks import require
 
 from ..backbones import MobileNetV2, ResNet50
 from .policies import SpatialPolicy, TemporalPolicy
-from .video_model import Configuration, Output, PaperFigures, VideoModel, flat_index
+from .video_model import Configuration, Output, PaperFigures, VideoModel
 
 # Smallest and largest side of a patch in frame pixels, whatever its size after resizing.
 MIN_SIDE, MAX_SIDE = 96, 224
@@ -172,9 +172,8 @@ class UniAdaFocusTSM(VideoModel):
             videos: [B'] the places of these videos in the batch; None for all.
         """
         weights, frame_index, boxes = self.policy(maps, features)  # [B', T0], [B', K], [B', 4]
-        each_frame = boxes.repeat_interleave(self.num_focus_frames, 0)  # [B' * K, 4]
-        flat = flat_index(frame_index, frames.shape[1], videos)  # [B' * K]
-        patches = self.read(frames, each_frame, flat, self.patch_size, self.focus_encoder)  # [B' * K, 3, P, P]
+        picked, flat = for_frames(boxes, frame_index, frames.shape[1], videos=videos)  # [B' * K, 4], [B' * K]
+        patches = self.read(frames, picked, flat, self.patch_size, self.focus_encoder)  # [B' * K, 3, P, P]
         focus_features = self.focus(patches)  # [B', K, 2048]
         logits = self.final_head(features, focus_features)  # [B', C]
         return Look(logits, frame_index, boxes, weights)
@@ -212,7 +211,7 @@ class UniAdaFocusTSM(VideoModel):
         weights = self.temporal_policy(features)  # [B, T0]
         frame_index = quantile_frames(weights, self.num_candidate_frames, self.num_focus_frames)  # [B, K]
         action = self.spatial_policy(maps)  # [B, 4]
-        boxes = adafocus_ops.boxes.from_action(action, (self.frame_size,) * 2, MIN_SIDE, MAX_SIDE)  # [B, 4]
+        boxes = from_action(action, (self.frame_size,) * 2, MIN_SIDE, MAX_SIDE)  # [B, 4]
         return weights, frame_index, boxes
 
     def focus(self, patches: Tensor) -> Tensor:

@@ -188,9 +188,13 @@ class VideoModel(nn.Module, ABC):
         Returns:
             [B * T, 3, H, W].
         """
-        flat = None if frame_index is None else flat_index(frame_index, frames.shape[1])  # [B * T]
-        count = frames.shape[:2].numel() if flat is None else flat.shape[0]
-        return self.read(frames, self.whole_frame_boxes(count, frames.device), flat, self.frame_size, encoder)
+        videos, candidates = frames.shape[:2]
+        if frame_index is None:
+            boxes, flat = self.whole_frame_boxes(videos * candidates, frames.device), None  # [B * N, 4]
+        else:
+            whole = self.whole_frame_boxes(videos, frames.device)
+            boxes, flat = adafocus_ops.boxes.for_frames(whole, frame_index, candidates)  # [B * T, 4], [B * T]
+        return self.read(frames, boxes, flat, self.frame_size, encoder)
 
     def whole_frame_boxes(self, count: int, device: torch.device) -> Tensor:
         """[count, 4]: (cy, cx, h, w) of a whole frame, each time."""
@@ -255,15 +259,3 @@ class VideoModel(nn.Module, ABC):
             lambda: f"{name} must be uint8 or floating point, got {describe(frames)}",
             TypeError,
         )
-
-
-def flat_index(frame_index: Tensor, num_frames: int, videos: Tensor | None = None) -> Tensor:
-    """Indices [B * K] into the flattened frames of a batch, from indices [B, K] within each video.
-
-    Args:
-        num_frames: N, frames of each video in the batch.
-        videos: [B] int64, the place of each row's video in the batch; None for 0, 1, 2, ...
-    """
-    if videos is None:
-        videos = torch.arange(frame_index.shape[0], device=frame_index.device)
-    return (videos[:, None] * num_frames + frame_index).flatten()

@@ -122,7 +122,9 @@ def test_the_check_sees_videos_mixed_up(plain, monkeypatch):
     from adafocus_models.networks import uni_adafocus_tsm
 
     model, *inputs = plain
-    monkeypatch.setattr(uni_adafocus_tsm, "flat_index", lambda index, *_: index.flatten())
+    right = uni_adafocus_tsm.for_frames
+    forgets = lambda boxes, index, *args, **kwargs: (right(boxes, index, *args, **kwargs)[0], index.flatten())  # noqa: E731
+    monkeypatch.setattr(uni_adafocus_tsm, "for_frames", forgets)
     assert not models_check.compare(model, tuned_copy(model), *inputs, 0.0)["passed"]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from op_oracles import INDEX, arrays
 
-from adafocus_ops import expected_value, weighted_sample
+from adafocus_ops import expected_value, set_debug, weighted_sample
 from adafocus_ops.examples.tensors import distributions, random_rows
 from conftest import device_of, is_emulated, require_backend
 
@@ -370,3 +370,22 @@ def test_all_prefixes_of_all_steps_have_probability_one():
     for k, depth in itertools.product(range(1, 7), (1, 2)):
         out = expected_value(torch.ones(3, 6, depth).double(), weights, k, mode="exact", backend="reference")
         torch.testing.assert_close(out, torch.ones(3, depth).double())
+
+
+@pytest.mark.parametrize("how", [{}, {"mode": "exact"}], ids=["sampled", "exact"])
+def test_debug_mode_rejects_rows_that_are_no_distribution(how):
+    values, weights = torch.ones(3, 4), torch.full((3, 4), 0.25)
+    weights[2] = torch.tensor([2.0, 1.0, 0.5, 0.0])
+    set_debug(True)
+    try:
+        with pytest.raises(ValueError, match=r"weights must sum to 1 in each row, .*; row 2 sums to 3.5"):
+            expected_value(values, weights, 2, **how)
+        with pytest.raises(ValueError, match="weights must be neither negative nor NaN"):
+            expected_value(values, weights - 0.25, 2, **how)
+        with pytest.raises(ValueError, match=r"weights must sum to 1 in each row, .*; row 0 sums to inf"):
+            expected_value(values, (weights + 1) / 0, 2, **how)
+        expected_value(values, weights.softmax(1), 2, **how)
+        expected_value(values[:0], weights[:0], 2, **how)
+    finally:
+        set_debug(False)
+    expected_value(values, weights, 2, **how)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from op_oracles import INDEX, arrays
 
-from adafocus_ops import quantile_frames
+from adafocus_ops import quantile_frames, set_debug
 from conftest import device_of, is_emulated, require_backend
 
 
@@ -85,6 +85,52 @@ def test_jitter_comes_from_a_seed_or_a_generator():
     assert torch.equal(quantile_frames(weights[rows], 24, 8, seed=1, row_id=rows), whole[rows])
 
 
+def test_jitter_that_is_asked_for():
+    weights = torch.rand(50, 8).softmax(1)
+    midpoints, seeded = quantile_frames(weights, 24, 8), quantile_frames(weights, 24, 8, seed=3)
+    drawn = lambda **how: quantile_frames(weights, 24, 8, **how)  # noqa: E731
+    assert torch.equal(drawn(jitter=True, seed=3), seeded)
+    assert torch.equal(drawn(jitter=True, seed=torch.tensor(3)), seeded)
+    generators = (torch.Generator().manual_seed(1) for _ in range(2))
+    assert torch.equal(drawn(jitter=True, generator=next(generators)), drawn(generator=next(generators)))
+    torch.manual_seed(4)
+    first, second = drawn(jitter=True), drawn(jitter=True)
+    assert not torch.equal(first, second)
+    torch.manual_seed(4)
+    assert torch.equal(drawn(jitter=True), first)
+    generator = torch.Generator().manual_seed(1)
+    state = generator.get_state()
+    for how in ({"jitter": False}, {"jitter": False, "seed": 3}, {"jitter": False, "generator": generator}):
+        assert torch.equal(drawn(**how), midpoints)
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_jitter_that_is_asked_for_is_the_same_everywhere(pick):
+    weights = torch.rand(20, 8).softmax(1)
+    wanted = quantile_frames(weights, 24, 8, jitter=True, seed=5, backend="reference")
+    assert torch.equal(pick(weights, 24, 8, jitter=True, seed=torch.tensor(5)), wanted)
+
+
+def test_jittered_frames_are_one_of_each_stratum():
+    """Of even weights, frame i lies in the i-th of k equal parts of the video."""
+    frames = quantile_frames(torch.full((1000, 4), 0.25), 80, 8, jitter=True, seed=0)
+    assert torch.equal(frames // 10, torch.arange(8).expand(1000, 8))
+    assert len(frames[:, 3].unique()) == 10
+
+
+def test_debug_mode_rejects_raw_scores():
+    set_debug(True)
+    try:
+        with pytest.raises(ValueError, match=r"weights must sum to 1 in each row, .*; row 1 sums to 4"):
+            quantile_frames(torch.tensor([[0.25] * 4, [1.0] * 4]), 8, 2)
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            quantile_frames(torch.randn(200, 300).to(dtype).softmax(1), 400, 2)
+            scores = torch.rand(200, 300).to(dtype)
+            quantile_frames((scores / scores.sum(1, keepdim=True)).float(), 400, 2)
+    finally:
+        set_debug(False)
+
+
 def test_seeded_jitter_is_uniform():
     """Of one bin, the first of k quantiles is uniform over the first 1/k of the frames."""
     frames = quantile_frames(torch.ones(100_000, 1), 1000, 10, seed=0)[:, 0]
@@ -100,6 +146,11 @@ def test_seeded_jitter_is_uniform():
         ((torch.ones(3, 4), 8, 9), {}, "k must be at most num_frames=8, got 9"),
         ((torch.ones(3, 4), 8, 0), {}, "k must be at least 1, got 0"),
         ((torch.ones(3, 4), 8, 2), {"jitter": torch.zeros(3, 2), "seed": 1}, "jitter and seed must not both be given"),
+        (
+            (torch.ones(3, 4), 8, 2),
+            {"jitter": True, "seed": 1, "generator": torch.Generator()},
+            "generator and seed must",
+        ),
         ((torch.ones(3, 4), 8, 2), {"jitter": torch.zeros(3, 3)}, r"jitter must be \[B, k\] with B=3 .* and k=2"),
     ],
 )

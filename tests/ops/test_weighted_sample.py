@@ -284,6 +284,16 @@ def test_shapes_with_and_without_samples():
     assert weighted_sample(weights.movedim(-1, 0).movedim(0, -1), 2, seed=1, row_id=torch.zeros(2, 3).long()).ndim == 3
 
 
+@pytest.mark.parametrize("num_samples", [None, 3])
+def test_samples_in_order_of_index(draw, num_samples):
+    weights = torch.rand(4, 2, 9)
+    drawn = weighted_sample(weights, 5, num_samples=num_samples, seed=2, backend="reference")
+    in_order = draw(weights, 5, num_samples=num_samples, seed=torch.tensor(2), sorted=True)
+    assert torch.equal(in_order, drawn.sort(-1).values)
+    assert (in_order.diff() > 0).all()
+    assert torch.equal(draw(weights, 5, num_samples=num_samples, seed=2, sorted=False), drawn)
+
+
 # ----------------------------------------------------------------------------------------------------
 # Where the seed comes from
 
@@ -313,6 +323,7 @@ def test_seeds_and_generators():
         ((torch.ones(4).int(), 1), {}, TypeError, "weights must have dtype float16, .*, got int32"),
         ((torch.tensor(1.0), 1), {}, ValueError, r"weights must be \[..., T\], got \(\) float32"),
         ((torch.ones(4), 2), {"num_samples": 0}, ValueError, "num_samples must be at least 1, got 0"),
+        ((torch.ones(4), 2), {"sorted": 1}, TypeError, "sorted must be a bool, got int"),
         ((torch.ones(4), 2), {"seed": 1, "generator": torch.Generator()}, ValueError, "must not both be given"),
         ((torch.ones(4), 2), {"seed": 2**64}, ValueError, "seed must fit 64 bits"),
         ((torch.ones(4), 2), {"seed": 1.5}, TypeError, "seed must be an int or a tensor of one element, got float"),
