@@ -26,6 +26,7 @@ cuda_on_host.backend.install()
 
 MOST_WORKERS = 8  # each takes a gigabyte, and of a GPU's memory half of one
 
+
 def pytest_addoption(parser):
     parser.addoption(
         "--require-backend",

@@ -12,8 +12,8 @@ import torch
 import adafocus_models
 import adafocus_ops
 
-# Every default of a public function or class that is a choice (None, which says "not given", is none). Whoever changes a
-# line changes what calls that leave the argument out compute.
+# Every default of a public function or class that is a choice (None, which says "not given", is none). To change a line
+# is to change what calls that leave the argument out compute.
 DEFAULTS = {
     "adafocus_models.MobileNetV2": {"num_frames": 0},
     "adafocus_models.ResNet50": {"num_frames": 0},

@@ -7,7 +7,6 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
