@@ -1,5 +1,5 @@
 # make throughput   runs the models on a real clip and prints the paper's table beside what was measured
-# make test         runs all tests
+# make test         runs all tests, on all cores
 # make gpu          on a machine with a GPU: tests, checks memory accesses and times everything; a table last
 # make cuda-report  registers, spills, occupancy and access widths of the CUDA kernels; needs no GPU
 #
@@ -45,7 +45,7 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 build: $(VENV)/.built
 
 test: build
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 slow: build
 	$(PY) -m pytest -m "slow or big" $(ARGS)

@@ -24,8 +24,7 @@ ORACLES = Path(__file__).parent / "oracles"
 BACKENDS = (*backends.BACKENDS, "cuda-host")
 cuda_on_host.backend.install()
 
-_ran: collections.Counter = collections.Counter()
-_skipped: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+MOST_WORKERS = 8  # each takes a gigabyte, and of a GPU's memory half of one
 
 
 def pytest_addoption(parser):
@@ -38,8 +37,18 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_configure(config):
-    torch.set_num_threads(2)
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    return min(usable_cores(), MOST_WORKERS)
+
+
+def pytest_configure():
+    """Workers share the cores; a test alone has two threads. (Tests of threads ask for as many as they need.)"""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    torch.set_num_threads(2 if workers == 1 else max(1, min(2, usable_cores() // workers)))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -78,10 +87,9 @@ def require_backend(request, op: str, backend: str, device: str) -> None:
     reason = backends.why_not(backend, op, device)
     if reason is None and device == "cuda" and not torch.cuda.is_available():
         reason = "there is no GPU"
+    request.node.user_properties.append((backend, reason))
     if reason is None:
-        _ran[backend] += 1
         return
-    _skipped[backend][reason] += 1
     required = backend in request.config.getoption("--require-backend")
     if required and backends.implements(backend, op):
         pytest.fail(f"backend {backend} is required: {reason}")
@@ -105,7 +113,16 @@ def crop_resize_runs(request, backend) -> None:
 
 
 def pytest_terminal_summary(terminalreporter):
+    """Which backends the tests ran on: what `require_backend` noted in the reports, which workers send as well."""
+    noted = {
+        (report.nodeid, backend, reason)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for backend, reason in getattr(report, "user_properties", ())
+    }
     terminalreporter.section("backends")
-    for backend in BACKENDS:
-        skipped = "; ".join(f"{count} skipped: {reason}" for reason, count in _skipped[backend].items())
-        terminalreporter.line(f"{backend:<10} {_ran[backend]} ran  {skipped}")
+    for name in BACKENDS:
+        reasons = collections.Counter(reason for _, backend, reason in noted if backend == name)
+        ran = reasons.pop(None, 0)
+        skipped = "; ".join(f"{count} skipped: {reason}" for reason, count in reasons.items())
+        terminalreporter.line(f"{name:<10} {ran} ran  {skipped}")

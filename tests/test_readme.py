@@ -1,10 +1,14 @@
 """What README and the pages of docs/ show runs, and what they point to is there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
+
+from adafocus_models import list_models
+from bench.harness.clip import sample_clip
 
 ROOT = Path(__file__).parents[1]
 README, EXAMPLES = (ROOT / name for name in ("README.md", "docs/examples.md"))
@@ -20,10 +24,40 @@ def run_example(page: Path, heading: str) -> dict:
     return names
 
 
-def test_the_ten_lines_of_crop_resize():
-    names = run_example(README, "crop_resize in ten lines")
+def test_blocks_of_readme_run_as_pasted_one_after_the_other():
+    pytest.importorskip("av", reason="the second block reads a video")
+    try:
+        sample_clip()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL):
+        exec(block, names)
     assert names["patches"].shape == (3, 3, 96, 96)
     assert names["boxes"].grad.abs().sum() > 0
+    assert names["output"].logits.shape == (1, 174)
+
+
+def test_readme_installs_what_a_build_without_isolation_needs():
+    """pip takes it from the environment then: build-system.requires of pyproject.toml."""
+    needed = re.search(r"^requires = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    line, following = re.search(r"^(pip install .*)\n(.*)$", README.read_text(), re.MULTILINE).groups()
+    assert following == "pip install --no-build-isolation ."
+    installed = shlex.split(line)[2:]
+    for requirement in map(shlex.split, needed.split(", ")):
+        name = re.match(r"[\w-]+", requirement[0])[0]
+        assert requirement[0] in installed or name in installed, f"{line!r} lacks {requirement[0]}"
+
+
+def test_every_published_checkpoint_that_readme_names_has_its_model():
+    """The data set, patch size and frames of a file's name, in that of a configuration."""
+    models = set(re.findall(r"uni_adafocus_tsm_[\d+_]*\d", README.read_text()))
+    files = re.findall(r"`\w+_p(\d+)_(\d+)and(\d+)\.pth\.tar`", README.read_text())
+    assert len(files) == 2
+    for patch, glance, focus in files:
+        name = f"uni_adafocus_tsm_{patch}_{glance}+{focus}"
+        assert name in models
+        assert name in list_models()
 
 
 def test_antialiasing_and_the_mean_of_a_crop():

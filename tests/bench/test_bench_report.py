@@ -194,9 +194,9 @@ DOCUMENTS = [str(file.relative_to(environment.ROOT)) for file in report.FILES]
 def committed(tmp_path):
     """The documentation and the records as committed: a run may have added records to the working tree."""
     git = ["git", "-C", str(environment.ROOT)]
-    listed = subprocess.run([*git, "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True)
-    if listed.returncode:
+    if not (environment.ROOT / ".git").exists():
         pytest.skip("this is not a git checkout, so nothing is committed")
+    listed = subprocess.run([*git, "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
         if name in DOCUMENTS or (name.startswith("bench/results/") and name.endswith(".jsonl")):
             content = subprocess.run([*git, "show", f"HEAD:{name}"], capture_output=True, check=True).stdout
