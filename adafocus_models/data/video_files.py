@@ -106,7 +106,7 @@ class _Pass:
             if held < stream.frames and self._missing_of_picture() > _MISSING_FRAMES / (stream.average_rate or 1):
                 yield f"the file states {stream.frames} frames and holds {held}"
         elif self._missing_of_all() > _MISSING_SECONDS:
-            yield f"the file states {_duration(stream.container):.1f} s and ends at {self._end_of_all():.1f} s"
+            yield f"the file states {self._duration():.1f} s and ends at {self._end_of_all():.1f} s"
 
     def _missing_of_picture(self) -> float:
         """Seconds that the picture ends before the header says, which tells its number of frames too."""
@@ -117,17 +117,17 @@ class _Pass:
         return float((start + units) * stream.time_base) - self.ends.get(stream.index, 0.0)
 
     def _missing_of_all(self) -> float:
-        """Seconds that all streams end before the whole does by the header, which may be sound or text that goes on."""
-        return _duration(self.stream.container) - self._end_of_all()
+        """Seconds that all streams end before the header says, which may count sound or text that goes on."""
+        return self._duration() - self._end_of_all()
+
+    def _duration(self) -> float:
+        """Seconds that the header states, most often counted from 0 for the whole file; 0 if it states none."""
+        stream = self.stream
+        return float((stream.duration or 0) * stream.time_base) or (stream.container.duration or 0) / av.time_base
 
     def _end_of_all(self) -> float:
         start = (self.stream.container.start_time or 0) / av.time_base
         return max(self.ends.values(), default=0.0) - min(start, 0.0)
-
-
-def _duration(container: av.container.InputContainer) -> float:
-    """Seconds from the first picture or sound (from 0, in most formats) to the last; 0 if the file does not say."""
-    return (container.duration or 0) / av.time_base
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
