@@ -14,7 +14,6 @@ from adafocus_ops.checks import check_positive_ints, require
 from .image_folders import read_folder
 from .video_files import read_video
 
-
 # Longest side of a frame in shortest ones. A strip, resized by its short side, would take gigabytes.
 MAX_ASPECT = 100
 
@@ -84,8 +83,10 @@ def read_clip(
         shorter, longer = sorted(image.size)
         require(
             longer <= MAX_ASPECT * shorter,
-            lambda: f"{path} has a frame of {image.width} x {image.height} pixels: a side must be at most {MAX_ASPECT}"
-            " times the other",
+            lambda: (
+                f"{path} has a frame of {image.width} x {image.height} pixels: a side must be at most {MAX_ASPECT}"
+                " times the other"
+            ),
         )
         return _centre_crop(_resize_short_side(image, short_side), frame_size)
 

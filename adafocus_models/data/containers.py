@@ -49,8 +49,10 @@ def _open_container(path: Path, file: BinaryIO) -> av.container.InputContainer:
         require(not (name == "image2" or name.endswith("_pipe")), lambda: f"{path} is a still image: {_GIVE}")
         require(
             not name,
-            lambda: f"{path} is in the format {name!r}, which is none of those that hold a whole video and name no"
-            f" other file: {_GIVE}",
+            lambda: (
+                f"{path} is in the format {name!r}, which is none of those that hold a whole video and name no"
+                f" other file: {_GIVE}"
+            ),
         )
         raise ValueError(
             f"{path} cannot be read as a video ({error.strerror}): {GET_ANOTHER}; "
@@ -74,7 +76,8 @@ def _refused_format(file: BinaryIO) -> str:
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
-        _open_alone(file).close()
+        with av.logging.Capture():
+            _open_alone(file).close()
     except av.error.FFmpegError as error:
         _, name, message = error.log or ("", "", "")
         return name if "whitelist" in message else ""

@@ -11,7 +11,7 @@ Image = pytest.importorskip("PIL.Image", reason="reading videos needs Pillow")
 
 from video_data import RATE, SHADE, cut, no_warnings, shown, write_video  # noqa: E402
 
-from adafocus_models.data import read_clip, segment_centres  # noqa: E402
+from adafocus_models.data import read_clip  # noqa: E402
 
 CONTAINERS = pytest.mark.parametrize(
     ("name", "codec", "options"),

@@ -41,7 +41,8 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, pix_fmt, 10**7
         if rotation:
             stream.set_display_rotation(rotation)
-        silence = container.add_stream("libopus" if path.suffix in (".webm", ".ogv") else "aac", rate=48000) if sound else None
+        if sound:
+            silence = container.add_stream("libopus" if path.suffix in (".webm", ".ogv") else "aac", rate=48000)
         container.start_encoding()  # writes the header even if no frame follows
         for i in range(num_frames):
             # The noise keeps every frame's data long, so that a file that is cut off loses whole frames.
@@ -54,7 +55,7 @@ def write_video(
             if i not in dropped:
                 container.mux(stream.encode(frame))
         container.mux(stream.encode())
-        if silence:
+        if sound:
             _write_silence(container, silence, sound)
     return path
 
