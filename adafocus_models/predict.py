@@ -1,70 +1,109 @@
-"""Predicts what happens in one video: python -m adafocus_models.predict CLIP."""
+"""Predicts what happens in videos: python -m adafocus_models.predict CLIP..."""
 
 import argparse
+import functools
+import json
+import math
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from adafocus_ops import ExitGate, exit_gate
 from adafocus_ops.checks import require
 
+from .class_names import read_class_names
 from .data import Clip, read_clip
+from .exits import Thresholds
 from .networks import Output, VideoModel
 from .pictures import contact_sheet, write_video
-from .registry import create_model
+from .registry import create_model, list_models
 
 OVERLAYS = (".png", ".mp4")
-TOP = 5
 RANDOM_WEIGHTS = "random weights: the prediction means nothing"
 
 
-def predict(model: VideoModel, path: str | Path) -> tuple[Clip, Clip, Output]:
+def predict(
+    model: VideoModel, path: str | Path, *, gate: Callable[[Tensor], ExitGate] | None = None
+) -> tuple[Clip, Clip, Output]:
     """Runs a model, on the device that it is on, on one video.
 
     Args:
         model: from `create_model`, in evaluation mode.
         path: a video file or a folder of frames (see `read_clip`).
+        gate: decides if the video leaves at an early exit (see `VideoModel.forward`); None sends it on to the last.
 
     Returns:
         (candidates, glance, output): what the model was shown, and its output for this batch of one video.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_clip`.
+        OSError, ValueError: as `read_clip`.
     """
     require(not model.training, lambda: "model must be in evaluation mode: call model.eval()")
     candidates, glance = read_clip(path, model.num_candidate_frames, model.num_glance_frames)
     device = next(model.parameters()).device
     with torch.inference_mode():
-        output = model(candidates.frames[None].to(device), glance.frames[None].to(device))
+        output = model(candidates.frames[None].to(device), glance.frames[None].to(device), gate=gate)
     return candidates, glance, output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: 0 on success, 2 with a message where an argument or a file does not fit."""
+    """The command line: 0 on success, 2 with a message where an argument, a file or one of the clips does not fit."""
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         try:
-            _run(options)
+            return _run(options)
+        except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # for what the interpreter flushes at its end
+            return 0
         except (ImportError, OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adafocus_models.predict", description=__doc__)
-    parser.add_argument("clip", metavar="CLIP", type=Path, help="a video file, or a folder of JPEG or PNG frames")
-    parser.add_argument("--model", default="uni_adafocus_tsm_96_8+8", help="a name of adafocus_models.list_models()")
-    parser.add_argument("--checkpoint", type=Path, help="weights: ours or the published ones; random without")
-    parser.add_argument(
-        "--labels", type=Path, help="text file with one class name per line, as many as the model has classes"
+    add = parser.add_argument
+    add("clips", metavar="CLIP", nargs="+", help="a video file, or a folder of frames (JPEG, PNG, WebP, BMP or TIFF)")
+    add("--model", default="uni_adafocus_tsm_96_8+8", help=f"one of {', '.join(list_models())}; default %(default)s")
+    add("--checkpoint", type=Path, help="weights: ours or the published ones; random without")
+    add("--labels", type=Path, help="text file with one class name per line, as many as the model has classes")
+    add("--top", type=_count, default=5, metavar="K", help="how many of the likeliest classes to print; default 5")
+    add(
+        "--threshold",
+        type=_threshold,
+        metavar="SCORE|FILE",
+        help="answer at the glance if that is sure enough: the least score, which is minus the entropy in nats "
+        "(--threshold=-0.5), or a file of Thresholds.save, which solve_thresholds finds for a budget",
     )
-    parser.add_argument("--overlay", type=_overlay, help="draw where the model looked, to a .png or .mp4 file")
-    parser.add_argument("--device", type=_device, default="cpu", help="cpu (the default), cuda, cuda:1, ...")
+    add("--overlay", type=_overlay, help="draw where the model looked, to a .png or .mp4 file; for one clip")
+    add("--json", action="store_true", help="print one line of JSON per clip")
+    add("--device", type=_device, default="cpu", help="cpu (the default), cuda, cuda:1, ...")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _threshold(text: str) -> float | Path:
+    try:
+        score = float(text)
+    except ValueError:
+        return Path(text)
+    if not (math.isfinite(score) and score <= 0):
+        raise argparse.ArgumentTypeError(f"must be minus an entropy, which is at most 0, or a file; got {text!r}")
+    return score
 
 
 def _overlay(text: str) -> Path:
@@ -85,42 +124,91 @@ def _device(text: str) -> torch.device:
     return device
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    """The exit code: 2 if one of several clips could not be read, which keeps none of the others from it."""
     if options.overlay:
-        same = options.overlay.resolve() == options.clip.resolve()
+        require(len(options.clips) == 1, lambda: f"--overlay draws one clip, got {len(options.clips)}")
+        same = options.overlay.resolve() == Path(options.clips[0]).resolve()
         require(not same, lambda: f"--overlay must not be the clip itself, got {options.overlay}")
     torch.manual_seed(0)  # the random weights, if they stay, are the same every time
-    labels = options.labels and _labels(options.labels)
-    model = create_model(options.model, **({"num_classes": len(labels)} if labels else {})).eval()
-    labels = labels or [f"class {c}" for c in range(model.num_classes)]
-    note = RANDOM_WEIGHTS
+    names = options.labels and read_class_names(options.labels)
+    model = create_model(options.model, **({"num_classes": len(names)} if names else {})).eval()
+    names = names or [f"class {c}" for c in range(model.num_classes)]
+    gate = _gate(options, model)
     if options.checkpoint:
         model.load_checkpoint(options.checkpoint)
-        note = ""
-    candidates, glance, output = predict(model.to(options.device), options.clip)
+    model.to(options.device)
+    exit_code = 0
+    for clip in options.clips:
+        try:
+            candidates, glance, output = predict(model, clip, gate=gate)
+            answer = _answer(options, clip, candidates, output, names)
+            if options.overlay:
+                _draw(options, model, candidates, glance, output, answer)
+        except (OSError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            answer, exit_code = {"clip": clip, "error": str(error)}, 2
+        if options.json:
+            print(json.dumps(answer), flush=True)
+        elif "error" not in answer:
+            print(_text(answer), flush=True)
+    return exit_code
 
-    answers = _answers(output, labels)
-    _print(options, candidates, output, answers, note)
-    if options.overlay:
-        _draw(options, model, candidates, glance, output, title=f"{options.model}: {answers[0]}", note=note)
-        print(f"drawn to {options.overlay}")
+
+def _gate(options: argparse.Namespace, model: VideoModel) -> Callable[[Tensor], ExitGate] | None:
+    score = options.threshold
+    if score is None:
+        return None
+    require(model.has_early_exit, lambda: f"--threshold needs a model with an early exit; {options.model} has none")
+    if isinstance(score, Path):
+        values = Thresholds.load(score).values
+        fits = len(values) == model.num_exits
+        require(fits, lambda: f"{score} must be of the model's {model.num_exits} exits, got {len(values)}")
+        score = values[0].item()
+    return functools.partial(exit_gate, threshold=-score)
 
 
-def _answers(output: Output, labels: Sequence[str]) -> list[str]:
-    """The likeliest classes and their probabilities, the first of them first."""
-    ranked = output.logits[0].float().softmax(0).topk(min(TOP, len(output.logits[0])))
-    return [f"{labels[c]}, {p:.1%}" for p, c in zip(ranked.values.tolist(), ranked.indices.tolist(), strict=True)]
+def _answer(
+    options: argparse.Namespace, clip: str, candidates: Clip, output: Output, names: Sequence[str]
+) -> dict[str, Any]:
+    """What there is to say of a clip, as JSON has it."""
+    probabilities = output.logits[0].float().softmax(0)
+    require(not probabilities.isnan().any(), lambda: f"{clip} gives no numbers (NaN): are the weights damaged?")
+    ranked = probabilities.topk(min(options.top, len(names)))
+    reached = int((~output.exit_logits[0].isnan().all(-1)).sum())
+    looked = output.frame_index[0].cpu()
+    looked = looked[looked >= 0]
+    seconds = candidates.time[looked].tolist()
+    return {
+        "clip": clip,
+        "model": options.model,
+        "random_weights": options.checkpoint is None,
+        "top": [
+            {"class": c, "name": names[c], "probability": p}
+            for p, c in zip(ranked.values.tolist(), ranked.indices.tolist(), strict=True)
+        ],
+        "exit": reached - 1,
+        "frames": candidates.source_index[looked].tolist(),
+        "seconds": [None if math.isnan(time) else time for time in seconds],
+        "box": [round(side, 1) for side in output.boxes[0].float().tolist()] if len(looked) else None,
+        **({"overlay": str(options.overlay)} if options.overlay else {}),
+    }
 
 
-def _print(options: argparse.Namespace, candidates: Clip, output: Output, answers: Sequence[str], note: str) -> None:
-    print(f"{options.model} on {options.clip}")
-    if note:
-        print(f"{note}; give --checkpoint")
-    for rank, answer in enumerate(answers, 1):
-        print(f"  {rank}. {answer}")
-    print("looked at frames", *candidates.source_index[output.frame_index[0].cpu()].tolist())
-    box = tuple(round(side, 1) for side in output.boxes[0].float().tolist())
-    print("in the box (cy, cx, h, w) =", box, "of 224 x 224 pixels")
+def _text(answer: dict[str, Any]) -> str:
+    lines = [f"{answer['model']} on {answer['clip']}"]
+    if answer["random_weights"]:
+        lines.append(f"{RANDOM_WEIGHTS}; give --checkpoint")
+    for rank, of_class in enumerate(answer["top"], 1):
+        lines.append(f"  {rank}. {of_class['name']}, {of_class['probability']:.1%}")
+    if answer["box"]:
+        lines.append(" ".join(map(str, ["looked at frames", *answer["frames"]])))
+        lines.append(f"in the box (cy, cx, h, w) = {tuple(answer['box'])} of 224 x 224 pixels")
+    else:
+        lines.append(f"sure enough at exit {answer['exit']}: no closer look")
+    if "overlay" in answer:
+        lines.append(f"drawn to {answer['overlay']}")
+    return "\n".join(lines)
 
 
 def _draw(
@@ -129,10 +217,11 @@ def _draw(
     candidates: Clip,
     glance: Clip,
     output: Output,
-    *,
-    title: str,
-    note: str,
+    answer: dict[str, Any],
 ) -> None:
+    first = answer["top"][0]
+    title = f"{options.model}: {first['probability']:.1%} {first['name']}"  # in this order a long name cuts off nothing
+    note = RANDOM_WEIGHTS if answer["random_weights"] else ""
     frame_index, box = output.frame_index[0].cpu(), output.boxes[0].float().cpu()
     if options.overlay.suffix.lower() == ".mp4":
         write_video(options.overlay, candidates, frame_index, box, title=title, note=note)
@@ -144,12 +233,6 @@ def _draw(
     sheet.save(options.overlay)
 
 
-def _labels(path: Path) -> list[str]:
-    """A name for every class, which says how many there are."""
-    labels = path.read_text(encoding="utf-8-sig", errors="replace").rstrip().splitlines()
-    require(len(labels) > 0, lambda: f"{path} must have a line for each class, but it is empty")
-    return labels
-
-
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # whatever a file or a class is called can be printed
     sys.exit(main())

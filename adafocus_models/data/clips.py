@@ -1,5 +1,6 @@
 """Clips: the candidate and glance frames of a video, sampled and cropped as the published data loader does it."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from adafocus_ops.checks import check_positive_ints, require
 
 from .image_folders import read_folder
 from .video_files import read_video
+
+# Longest side of a frame in shortest ones. A strip, resized by its short side, would take gigabytes.
+MAX_ASPECT = 100
 
 
 class Clip(NamedTuple):
@@ -36,12 +40,15 @@ def read_clip(
     frame_size x frame_size is cut out. A video with fewer frames than asked for repeats frames.
 
     A video file is decoded to its end, since what a file says about its length is often wrong, and a
-    second time where it was; only the frames asked for stay in memory. Rotation that the file asks of
-    a player is applied; pixels are taken as square.
+    second time where it was; only the frames asked for stay in memory. Turns and mirroring that a file asks
+    of a player or viewer are applied; pixels are taken as square; transparency is not applied.
+
+    No file but this one is opened, whatever it holds: formats that point to other files or addresses
+    (playlists, scripts, image sequences), and URLs, are refused.
 
     Args:
-        path: a video file that FFmpeg can read, or a folder of JPEG or PNG frames, taken in the natural
-            order of their names (frame2 before frame10).
+        path: a video file, of the formats that hold the whole video, or a folder of frames (JPEG, PNG, WebP,
+            BMP or TIFF), taken in the natural order of their names (frame2 before frame10).
         num_candidate_frames, num_glance_frames: N and T0, as the model has them.
         frame_size, short_side: in pixels.
 
@@ -54,11 +61,11 @@ def read_clip(
 
     Raises:
         FileNotFoundError: there is no such file or folder.
+        OSError: it cannot be opened.
         ValueError: no frame can be read from it; the message says why and what to do.
 
     Source: Uni-AdaFocus, Section 5 and the published data loader.
     """
-    path = Path(path)
     check_positive_ints(
         num_candidate_frames=num_candidate_frames,
         num_glance_frames=num_glance_frames,
@@ -66,13 +73,21 @@ def read_clip(
         short_side=short_side,
     )
     require(frame_size <= short_side, lambda: f"frame_size must be at most short_side={short_side}, got {frame_size}")
-    require(path.exists(), lambda: f"{path} does not exist: check the path", FileNotFoundError)
+    path = _existing(path)
 
     def wanted(num_frames: int) -> set[int]:
         counts = (num_candidate_frames, num_glance_frames)
         return {index for count in counts for index in segment_centres(num_frames, count)}
 
     def prepare(image: Image.Image) -> np.ndarray:
+        shorter, longer = sorted(image.size)
+        require(
+            longer <= MAX_ASPECT * shorter,
+            lambda: (
+                f"{path} has a frame of {image.width} x {image.height} pixels: a side must be at most {MAX_ASPECT}"
+                " times the other"
+            ),
+        )
         return _centre_crop(_resize_short_side(image, short_side), frame_size)
 
     read = read_folder if path.is_dir() else read_video
@@ -85,6 +100,16 @@ def read_clip(
         return Clip(pixels.permute(0, 3, 1, 2), torch.tensor(indices), times)
 
     return clip(num_candidate_frames), clip(num_glance_frames)
+
+
+def _existing(path: str | Path) -> Path:
+    """The path, if a file or folder is there."""
+    require(str(path) != "", lambda: "path must name a video file or a folder of frames, got ''")
+    there = Path(path)
+    is_url = re.match(r"[A-Za-z][\w+.-]+:/", str(path)) and not there.exists()
+    require(not is_url, lambda: f"{path} is a URL, and these are not read: download the video, and give the file")
+    require(there.exists(), lambda: f"{path} does not exist: check the path", FileNotFoundError)
+    return there
 
 
 def segment_centres(num_frames: int, num_segments: int) -> list[int]:

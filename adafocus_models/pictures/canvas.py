@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from adafocus_ops.boxes import to_xyxy
 
 from ..data import Clip
+from .fonts import font_for
 
 BOX_COLOUR = (255, 159, 10)
 PAPER, INK, GREY, ALERT = (250, 250, 248), (28, 30, 33), (112, 117, 124), (196, 43, 28)
@@ -39,7 +40,7 @@ def with_box(image: Image.Image, box: Tensor) -> Image.Image:
 
 def label(text: str, size: int, colour: Sequence[int], width: int) -> Image.Image:
     """One line of text on paper, cut off with an ellipsis where it would be wider than `width`."""
-    font = ImageFont.load_default(size)
+    font, text = font_for(text, size)
     if font.getlength(text) > width:
         fits = max(n for n in range(len(text)) if n == 0 or font.getlength(text[:n] + "...") <= width)
         text = text[:fits] + "..."

@@ -29,32 +29,36 @@ def contact_sheet(
 
     Args:
         candidates, glance: the frames that the model was given, N and T0 of them.
-        frame_index: [K] int64 into the candidates: the picked frames.
+        frame_index: [K] int64 into the candidates: the picked frames; -1 where there are none, since the glance's
+            answer was sure enough.
         boxes: [4] for all picked frames, or [K, 4]: (cy, cx, h, w) in pixels of the frames.
         patch_size: side in pixels of the patches that the focus network sees, shown beside their frames.
-        weights: [T0] the temporal policy's weights of the glance frames, shown as bars.
+        weights: [T0] the temporal policy's weights of the glance frames, shown as bars; None or NaN shows none.
         title: the first line.
         note: a line in red below it.
 
     Returns:
         An RGB image.
     """
-    picked, count = len(frame_index), len(glance.frames)
-    boxes = boxes.expand(picked, 4)
+    count = len(glance.frames)
+    boxes = boxes.expand(len(frame_index), 4)[frame_index >= 0]
+    frame_index = frame_index[frame_index >= 0]
     patches = crop_resize(candidates.frames, boxes, patch_size, frame_index=frame_index, out_dtype=torch.uint8)
     cells = [_focus_cell(candidates, i, boxes[k], patches[k]) for k, i in enumerate(frame_index.tolist())]
-    focus = canvas.stack([canvas.beside(cells[k : k + _COLUMNS], _GAP) for k in range(0, picked, _COLUMNS)], _GAP)
-    width = max(focus.width, _MIN_WIDTH)
+    rows = [canvas.beside(cells[k : k + _COLUMNS], _GAP) for k in range(0, len(cells), _COLUMNS)]
+    focus = [canvas.stack(rows, _GAP)] if rows else []
+    width = max([_MIN_WIDTH, *(row.width for row in rows)])
 
     thumb = min(glance.frames.shape[-1], (width + _GAP) // count - _GAP)
-    bars = [0.0] * count if weights is None else (weights / weights.max()).tolist()
+    weighed = weights is not None and not weights.isnan().any()
+    bars = (weights / weights.max()).tolist() if weighed else [0.0] * count
     glances = canvas.beside([_glance_cell(glance, i, thumb, bars[i]) for i in range(count)], _GAP)
 
     def part(text: str, *images: Image.Image) -> Image.Image:
         return canvas.stack([canvas.label(text, canvas.HEADING, canvas.INK, width), *images], _GAP // 2)
 
-    legend = "" if weights is None else "; bars: the temporal policy's weights"
-    patch = f"patches of {patch_size} x {patch_size}"
+    legend = "; bars: the temporal policy's weights" if weighed else ""
+    what = f"Focus on {len(cells)} of {len(candidates.frames)} candidates, in patches of {patch_size} x {patch_size}"
     sheet = canvas.stack(
         [
             canvas.stack(
@@ -65,7 +69,7 @@ def contact_sheet(
                 _GAP // 2,
             ),
             part(f"Glance at {count} frames{legend}", glances),
-            part(f"Focus on {picked} of {len(candidates.frames)} candidates, in {patch}", focus),
+            part(what if focus else "No focus: the answer at the glance was sure enough", *focus),
         ],
         _GAP,
     )

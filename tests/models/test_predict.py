@@ -9,67 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 av = pytest.importorskip("av", reason="predicting on videos needs PyAV")
 Image = pytest.importorskip("PIL.Image", reason="predicting on videos needs Pillow")
 
-from adafocus_models import Output, create_model, predict  # noqa: E402
+from stub_model import BOX, CANDIDATES, CLASSES, GLANCES, PATCH, PICKED, Stub, colour, framed, write_frames  # noqa: E402
+
+from adafocus_models import create_model, predict  # noqa: E402
 from adafocus_models.data import Clip, read_clip  # noqa: E402
 from adafocus_models.pictures import contact_sheet, write_video  # noqa: E402
 from adafocus_models.pictures.canvas import BOX_COLOUR  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-CANDIDATES, GLANCES, CLASSES, PATCH = 6, 2, 7, 96
-PICKED = (1, 4, 5)
-BOX = (90.0, 130.0, 100.0, 120.0)  # rows 40 to 139, columns 70 to 189
 NOTE = "random weights: the prediction means nothing"
-
-
-class Stub(nn.Module):
-    """A model that answers what the test knows."""
-
-    num_classes, patch_size, frame_size = CLASSES, PATCH, 224
-    num_glance_frames, num_focus_frames, num_candidate_frames = GLANCES, len(PICKED), CANDIDATES
-    has_policy = True
-
-    def __init__(self):
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))
-
-    def policy(self):
-        raise AssertionError("predict must not call a stage itself")
-
-    def load_checkpoint(self, path):
-        self.loaded = path
-
-    def forward(self, frames, glance_frames):
-        assert frames.shape == (1, CANDIDATES, 3, 224, 224)
-        assert glance_frames.shape == (1, GLANCES, 3, 224, 224)
-        assert frames.dtype == glance_frames.dtype == torch.uint8
-        logits = torch.arange(CLASSES).float()[None]
-        weights = torch.tensor([[0.25, 0.75]])
-        exits = logits.expand(1, 2, -1)
-        return Output(logits, exits, torch.tensor([PICKED]), torch.tensor([BOX]), weights, None)
 
 
 @pytest.fixture
 def stub(monkeypatch):
     monkeypatch.setattr(predict, "create_model", lambda name, **_: Stub())
-
-
-def colour(i):
-    """The colour of frame i's edge, which no other part of a picture has."""
-    return (40 * i, 255 - 40 * i, 77)
-
-
-def framed(i):
-    """[3, 224, 224] uint8: black, with an edge 8 pixels wide in frame i's colour, which no patch includes."""
-    frame = torch.zeros(224, 224, 3, dtype=torch.uint8)
-    edge = torch.ones(224, 224, dtype=torch.bool)
-    edge[8:-8, 8:-8] = False
-    frame[edge] = torch.tensor(colour(i), dtype=torch.uint8)
-    return frame.permute(2, 0, 1)
 
 
 def clip_of(frames):
@@ -89,13 +46,7 @@ def glance():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twelve frames as images, so that the six candidates are frames 1, 3, ..., 11 exactly."""
-    path = tmp_path / "frames"
-    path.mkdir()
-    for i in range(12):
-        whole = nn.functional.pad(framed(i // 2), (16, 16, 16, 16))  # 256 x 256, which the centre crop undoes
-        Image.fromarray(whole.permute(1, 2, 0).contiguous().numpy()).save(path / f"{i}.png")
-    return path
+    return write_frames(tmp_path / "frames")
 
 
 def edges(pixels, rgb):
@@ -251,7 +202,14 @@ def test_predict_runs_the_model_on_the_sampled_frames(folder):
         (["frames", "--model", "uni_adafocus"], "name must be one of .*tsm_plus_8"),
         (["frames", "--labels", "empty.txt"], "empty.txt must have a line for each class, but it is empty"),
         (["frames", "--labels", "missing.txt"], "No such file or directory: 'missing.txt'"),
+        (["frames", "--labels", "blank.txt"], "blank.txt must have one class name .* but line 2 is empty"),
         (["frames", "--checkpoint", "missing.safetensors"], "missing.safetensors"),
+        (["frames", "--threshold", "missing.json"], "No such file or directory: 'missing.json'"),
+        (["frames", "--threshold", "notes.txt"], "notes.txt must be a JSON file of thresholds"),
+        (["frames", "--threshold=-1", "--model", "tsm_plus_8+8"], "needs a model with an early exit; tsm_plus_8.8 has"),
+        (["frames", "frames", "--overlay", "out.png"], "--overlay draws one clip, got 2"),
+        ([""], "path must name a video file or a folder of frames, got ''"),
+        (["https://host/clip.mp4"], "https://host/clip.mp4 is a URL, and these are not read"),
         (["frames/0.png", "--overlay", "frames/0.png"], "overlay must not be the clip itself"),
     ],
 )
@@ -259,6 +217,7 @@ def test_what_does_not_fit_is_one_line_and_exit_code_2(folder, monkeypatch, caps
     monkeypatch.chdir(folder.parent)
     Path("notes.txt").write_text("not a video\n" * 2)
     Path("empty.txt").touch()
+    Path("blank.txt").write_text("one\n\nthree\n")
     before = Path("frames/0.png").read_bytes()
     assert predict.main(arguments) == 2
     printed = capsys.readouterr()
@@ -275,6 +234,10 @@ def test_what_does_not_fit_is_one_line_and_exit_code_2(folder, monkeypatch, caps
         (["--overlay", "out.gif"], "must end in .png or .mp4, got 'out.gif'"),
         (["--overlay", "nowhere/out.png"], "its folder 'nowhere' does not exist"),
         (["--device", "quantum"], "cannot use 'quantum'"),
+        (["--top", "0"], "must be a whole number of at least 1, got '0'"),
+        (["--top", "two"], "must be a whole number of at least 1, got 'two'"),
+        (["--threshold", "0.5"], "must be minus an entropy, which is at most 0, or a file; got '0.5'"),
+        (["--threshold", "nan"], "must be minus an entropy, which is at most 0, or a file; got 'nan'"),
     ],
 )
 def test_arguments_are_checked_before_any_work(folder, monkeypatch, capsys, arguments, message):

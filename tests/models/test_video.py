@@ -2,9 +2,7 @@
 
 import json
 import runpy
-import warnings
 import wave
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,54 +12,12 @@ import torch
 av = pytest.importorskip("av", reason="reading videos needs PyAV")
 Image = pytest.importorskip("PIL.Image", reason="reading videos needs Pillow")
 
+from video_data import RATE, SHADE, cut, no_warnings, shown, write_video  # noqa: E402
+
 from adafocus_models.data import Clip, read_clip, segment_centres  # noqa: E402
 
 TESTS = Path(__file__).parents[1]
 ORACLES = TESTS / "oracles" / "ops"
-RATE = 10  # frames a second of every video made here
-SHADE = 8  # grey levels from one frame to the next, and the noise on each
-
-
-@contextmanager
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def write_video(path, num_frames=30, *, codec="libx264", pix_fmt="yuv420p", size=(48, 64), rotation=0, **options):
-    """A video whose frame i has the mean SHADE * (i + 1), and a white top left quarter if it is rotated."""
-    height, width = size
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=RATE)
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, pix_fmt, 10**7
-        if rotation:
-            stream.set_display_rotation(rotation)
-        container.start_encoding()  # writes the header even if no frame follows
-        for i in range(num_frames):
-            # The noise keeps every frame's data long, so that a file that is cut off loses whole frames.
-            grey = np.random.default_rng(i).integers(SHADE * i, SHADE * (i + 2), (height, width, 1), np.uint8, True)
-            pixels = np.repeat(grey, 3, 2)
-            if rotation:
-                pixels[: height // 2, : width // 2] = 255
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-def cut(path, fraction):
-    """Keeps the first part of a file's bytes."""
-    content = path.read_bytes()
-    path.write_bytes(content[: int(fraction * len(content))])
-    return path
-
-
-def shown(clip):
-    """The numbers that write_video gave to the frames of a clip."""
-    means = clip.frames.float().mean((1, 2, 3))
-    numbers = (means / SHADE).round()
-    assert (means - SHADE * numbers).abs().max() <= 2, "frames are mixed, or not those of write_video"
-    return (numbers.long() - 1).tolist()
 
 
 def bikes():
