@@ -68,14 +68,16 @@ def names(dtypes: Sequence[torch.dtype]) -> str:
 
 def check_tensor(name: str, value: object, dtypes: Sequence[torch.dtype]) -> None:
     """`value` must be a strided tensor of one of the dtypes."""
+    if isinstance(value, torch.Tensor) and value.dtype in dtypes and _is_dense(value):
+        return  # at once: every call comes here
     require(isinstance(value, torch.Tensor), lambda: f"{name} must be a tensor, got {describe(value)}", TypeError)
-    require(value.layout == torch.strided, lambda: f"{name} must be dense, got layout {value.layout}", TypeError)
-    require(not value.is_nested, lambda: f"{name} must be dense, got a nested tensor", TypeError)
-    require(
-        value.dtype in dtypes,
-        lambda: f"{name} must have dtype {names(dtypes)}, got {names([value.dtype])}",
-        TypeError,
-    )
+    layout = "a nested tensor" if value.is_nested else f"layout {value.layout}"
+    require(_is_dense(value), lambda: f"{name} must be dense, got {layout}", TypeError)
+    raise TypeError(f"{name} must have dtype {names(dtypes)}, got {names([value.dtype])}")
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_nested
 
 
 def check_same_device(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
@@ -101,7 +103,7 @@ def plain_int(name: str, value: object, kind: str = "an int") -> int | torch.Sym
 
     Those of numpy have limits that arithmetic with them would meet.
     """
-    if isinstance(value, torch.SymInt):
+    if type(value) is int or isinstance(value, torch.SymInt):
         return value
     is_int = isinstance(value, Integral) and not isinstance(value, bool)
     require(is_int, lambda: f"{name} must be {kind}, got {describe(value)}", TypeError)
