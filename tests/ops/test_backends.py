@@ -34,3 +34,14 @@ def test_use_backend_rejects_an_unknown_name():
 def test_a_named_backend_never_falls_back():
     with pytest.raises(RuntimeError, match="backend 'cuda' cannot run crop_resize: it needs CUDA tensors, got cpu"):
         adafocus_ops.crop_resize(torch.zeros(1, 1, 4, 4), torch.ones(1, 4), 2, backend="cuda")
+
+
+@pytest.mark.parametrize("name", ["backends", "boxes", "checks"])
+def test_public_modules_list_what_is_public(name):
+    module = getattr(adafocus_ops, name)
+    assert module.__all__ == sorted(module.__all__)
+    for public in module.__all__:
+        assert getattr(module, public).__doc__
+    if name != "checks":  # which shows the two packages its helpers
+        assert dir(module) == module.__all__
+        assert "require" not in dir(module)
