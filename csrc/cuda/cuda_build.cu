@@ -1,17 +1,12 @@
-#include <cstdio>
-
 #include "adafocus/cuda_build.h"
+
+#define AF_STRING(x) #x
+#define AF_VERSION(major, minor) AF_STRING(major) "." AF_STRING(minor)
 
 namespace adafocus {
 
 const char* cuda_build() {
-  static char text[256];
-  const int architectures[] = {__CUDA_ARCH_LIST__};
-  int at = snprintf(text, sizeof(text), "%d.%d,", __CUDACC_VER_MAJOR__, __CUDACC_VER_MINOR__);
-  for (int architecture : architectures) {
-    at += snprintf(text + at, sizeof(text) - at, " sm_%d", architecture / 10);
-  }
-  return text;
+  return AF_VERSION(__CUDACC_VER_MAJOR__, __CUDACC_VER_MINOR__) ", " ADAFOCUS_ARCHITECTURES;
 }
 
 }  // namespace adafocus
