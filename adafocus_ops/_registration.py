@@ -29,7 +29,9 @@ def overload(op: str, part: str, backend: str, function: Callable) -> torch._ops
     """Adds a backend's Python function to a raw op as the overload of its name, and returns that."""
     name = backend.replace("-", "_")
     _library.define(f"_{op}_{part}.{name}{RAW_OPS[op].parts[part].schema}")
-    _library.impl(f"_{op}_{part}.{name}", function, "CompositeExplicitAutograd")
+    # What torch runs around a graph break must not be traced by its compiler, which knows the raw op instead.
+    untraced = torch._disable_dynamo(function)
+    _library.impl(f"_{op}_{part}.{name}", untraced, "CompositeExplicitAutograd")
     raw = raw_op(op, part, name)
     _complete(raw, op, RAW_OPS[op].parts[part])
     return raw
