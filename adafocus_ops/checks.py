@@ -29,8 +29,9 @@ def set_debug(enabled: bool) -> None:
     """Turns on (or off) the checks of values, which synchronise with the device.
 
     With it on, NaN or infinite boxes, indices out of range, negative or NaN weights, and weights that
-    do not sum to 1 where an op takes a distribution, raise ValueError instead of giving the defined result that each function documents. The environment
-    variable ADAFOCUS_DEBUG=1 turns it on from the start.
+    do not sum to 1 where an op takes a distribution raise ValueError instead of giving the defined
+    result that each function documents. The environment variable ADAFOCUS_DEBUG=1 turns it on from the
+    start.
     """
     global _debug
     _debug = bool(enabled)
