@@ -35,7 +35,7 @@ class Thresholds(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float], criterion: str = "entropy") -> "Thresholds":
-        """Thresholds that were chosen, not solved (and are not saved): of E exits, the least scores of all but the last.
+        """Thresholds that were chosen, not solved (nor saved): of E exits, the least scores of all but the last.
 
         Args:
             values: E - 1 numbers; larger is surer, so minus an entropy in nats, -0.5 say, for "entropy".

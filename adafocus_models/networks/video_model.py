@@ -200,17 +200,29 @@ class VideoModel(nn.Module, ABC):
             formats[5] = torch.channels_last_3d
         return self._apply(lambda t: t.contiguous(memory_format=formats.get(t.ndim, torch.contiguous_format)))
 
-    def load_checkpoint(self, source: str | os.PathLike | Mapping[str, Tensor]) -> None:
+    def load_checkpoint(
+        self, source: str | os.PathLike | Mapping[str, Tensor], *, new_heads: bool = False
+    ) -> list[str]:
         """Loads every weight, from our format or a published checkpoint, or changes nothing and raises.
 
         Args:
-            source: a .safetensors file, a file of torch.save (read with weights_only=True), or a state
-                dict. The weights may lie under "state_dict" or "model" and have a "module." prefix.
+            source: a .safetensors file, a file of torch.save (read with weights_only=True) whatever their names, or
+                a state dict. The weights may lie under "state_dict", "model_state_dict", "model_state", "model",
+                "module", "state_dict_ema", "model_ema" or "ema" (the first of these that is there), and their names
+                may have a prefix ("module.", "model." of Lightning, "_orig_mod." of torch.compile, ...), entries
+                without which are not looked at. num_batches_tracked may be missing.
+            new_heads: the layers that give a number for every class stay as they are, for fine-tuning on another
+                number of classes, or other classes; everything else must fit.
+
+        Returns:
+            names of the entries that stayed as they are: with new_heads those of the heads, else none.
 
         Raises:
-            ValueError: names that are missing or unexpected, or shapes that differ; the message lists them.
+            OSError: the file cannot be opened.
+            ValueError: it is no checkpoint or holds more than weights and numbers; names that are missing or
+                unexpected, or shapes that differ, which the message lists.
         """
-        checkpoints.load_checkpoint(self, source)
+        return checkpoints.load_checkpoint(self, source, new_heads=new_heads)
 
     def save_checkpoint(self, path: str | os.PathLike) -> None:
         """Writes every weight to a .safetensors file under this model's own names."""
