@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import _register_namedtuple
 
 from . import backends
 from ._overridable import overridable
@@ -32,6 +33,10 @@ class ExitGate(NamedTuple):
     keep: Tensor  # int64 indices of the rows that stay, in order
     leave: Tensor  # int64 indices of the rows that leave, in order
     counts: Tensor  # [2] int64 on the device: how many stay, how many leave
+
+
+# Without a name, a program of torch.export that returns one could not be saved.
+_register_namedtuple(ExitGate, serialized_type_name="adafocus_ops.ExitGate")
 
 
 @overridable

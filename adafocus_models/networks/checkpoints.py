@@ -1,51 +1,56 @@
-"""Weights to and from files: our own format, the published checkpoints, and ImageNet's for the encoders."""
+"""Weights to and from files: our own format, the published checkpoints, and other models' for the encoders."""
 
 import os
-import pickle
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from adafocus_ops.checks import describe, require
 
+from .checkpoint_files import read_file, safetensors
+
 # Names beyond this many are counted, not listed, in an error.
 LISTED = 20
+
+# Where training programs keep the weights, the first that is there; averaged ones only where there are no others.
+CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "module", "state_dict_ema", "model_ema", "ema")
+# What torch's own wrappers put into the names of a part that they wrap.
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 Source = str | os.PathLike | Mapping[str, Tensor]
 
 
-def load_checkpoint(model: nn.Module, source: Source) -> None:
+def load_checkpoint(model: nn.Module, source: Source, *, new_heads: bool = False) -> list[str]:
     """Loads a whole model under our names or the published ones (see `VideoModel.load_checkpoint`)."""
-    state = _read(source)
     own = {name: name for name in model.state_dict()}
-    naming = max((own, published_names(model)), key=lambda names: len(state.keys() & set(names.values())))
-    _load(model, state, naming)
+    heads = _heads(model) if new_heads else ()
+    return _load(model, read(source), (own, published_names(model)), new=heads)
 
 
 def save_checkpoint(model: nn.Module, path: str | os.PathLike) -> None:
     """Writes the state dict to a .safetensors file."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _safetensors().save_file(state, path)
+    safetensors().save_file(state, path)
 
 
 def load_backbone(backbone: nn.Module, source: Source) -> None:
-    """Loads torchvision's weights (ImageNet's, say) into a MobileNetV2 or ResNet50 of this package.
+    """Loads the weights of another model (ImageNet's of torchvision, say) into a MobileNetV2 or ResNet50.
 
     Args:
         backbone: for example model.glance_encoder or model.focus_encoder.
-        source: a file or a state dict of torchvision's mobilenet_v2 or resnet50. The classifier's entries
-            (classifier.*, fc.*) are ignored; num_batches_tracked, which old files lack, may be missing.
+        source: a file or a state dict (see `VideoModel.load_checkpoint`) of torchvision's mobilenet_v2 or resnet50,
+            of TSM's models on them, or of any model that has one of these as a part. What lies beside the backbone
+            in it, such as its classifier, is ignored; num_batches_tracked, which old files lack, may be missing.
 
     Raises:
         ValueError: names that are missing or unexpected, or shapes that differ; the message lists them.
     """
-    state = {name: value for name, value in _read(source).items() if not name.startswith(("classifier.", "fc."))}
-    naming = {
-        name: name for name in backbone.state_dict() if name in state or not name.endswith(".num_batches_tracked")
-    }
-    _load(backbone, state, naming)
+    own = {name: name for name in backbone.state_dict()}
+    published = _renamed(own, {"": "", **backbone.published_layers()})
+    unshifted = {ours: theirs.replace(".net.", ".") for ours, theirs in published.items()}
+    _load(backbone, read(source), (own, published, unshifted), beside=("classifier.", "fc."))
 
 
 def published_names(model: nn.Module) -> dict[str, str]:
@@ -59,7 +64,12 @@ def published_names(model: nn.Module) -> dict[str, str]:
     for encoder in ("glance_encoder", "focus_encoder"):
         for layer, published in getattr(model, encoder).published_layers().items():
             renamed[f"{encoder}.{layer}"] = f"{renamed[encoder]}.{published}"
-    return {name: _published_name(name, renamed) for name in model.state_dict()}
+    return _renamed(model.state_dict(), renamed)
+
+
+def _renamed(names: Iterable[str], renamed: Mapping[str, str]) -> dict[str, str]:
+    """Name -> what it is with other names for some prefixes, of which the longest counts."""
+    return {name: _published_name(name, renamed) for name in names}
 
 
 def _published_name(name: str, renamed: Mapping[str, str]) -> str:
@@ -70,54 +80,89 @@ def _published_name(name: str, renamed: Mapping[str, str]) -> str:
     return renamed[prefix] + name[len(prefix) :]
 
 
-def _read(source: Source) -> dict[str, Tensor]:
-    """The weights in a file or mapping, without what commonly surrounds them."""
-    state: Any = source if isinstance(source, Mapping) else _read_file(os.fspath(source))
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
+def read(source: Source) -> dict[str, Tensor]:
+    """The weights in a file or mapping, without what commonly surrounds them and their names."""
+    state: Any = source if isinstance(source, Mapping) else read_file(os.fspath(source))
+    while isinstance(state, Mapping):
+        inner = next((state[key] for key in CONTAINERS if isinstance(state.get(key), Mapping)), None)
+        if inner is None:
+            break
+        state = inner
     require(isinstance(state, Mapping), lambda: f"a checkpoint must hold a state dict, got {describe(state)}")
     strangers = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     require(not strangers, lambda: f"a state dict must hold tensors only; these entries are none: {_listed(strangers)}")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    return {_unwrapped(str(name)): value for name, value in state.items()}
 
 
-def _read_file(path: str) -> Any:
-    """Content of a checkpoint file.
+def _unwrapped(name: str) -> str:
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def _part(state: Mapping[str, Tensor], names: Iterable[str]) -> tuple[int, dict[str, Tensor]]:
+    """The part of a state dict whose entries, beneath some prefix ("module.", say), have these names.
+
+    Returns:
+        how many of the names it has, and the entries beneath that prefix: all, if it is empty.
 
     Raises:
-        OSError: it cannot be opened.
-        ValueError: it is damaged, no checkpoint, or holds more than tensors and plain containers.
+        ValueError: beneath two prefixes there are all of the names.
     """
-    try:
-        if path.endswith(".safetensors"):
-            return _safetensors().load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ImportError):
-        raise
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} must hold tensors and plain containers only, to be read safely: {error}") from error
-    except Exception as error:  # each reader has its own for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} must be a checkpoint, but it cannot be read: {reason}") from error
+    names = set(names)
+    found = Counter()
+    for name in state:
+        pieces = name.split(".")
+        tails = (".".join(pieces[i:]) for i in range(len(pieces)))
+        found.update(name.removesuffix(tail) for tail in tails if tail in names)
+    if not found:
+        return 0, dict(state)
+    # A state dict without a prefix may have parts that look alike.
+    prefix = max(found, key=lambda each: (found[each], each == ""))
+    twice = [each for each, count in found.items() if count == found[prefix] > len(names) / 2]
+    require(
+        prefix == "" or len(twice) <= 1,
+        lambda: f"the checkpoint has these weights more than once, under {', '.join(twice)}: pass one as a state dict",
+    )
+    return found[prefix], {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
 
 
-def _safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError("checkpoints are .safetensors files: pip install safetensors") from error
-    return safetensors.torch
+def _heads(model: nn.Module) -> list[str]:
+    """Entries of the layers that give a number for every class."""
+    layers = {name for name, module in model.named_modules() if getattr(module, "out_features", 0) == model.num_classes}
+    return [name for name in model.state_dict() if name.rpartition(".")[0] in layers]
 
 
-def _load(model: nn.Module, state: Mapping[str, Tensor], naming: Mapping[str, str]) -> None:
-    """Copies state into the model, whose entry `ours` is called naming[ours] there; all of it or nothing."""
-    own = model.state_dict()
-    missing = [theirs for theirs in naming.values() if theirs not in state]
-    unexpected = sorted(state.keys() - set(naming.values()))
+def _load(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    namings: Iterable[Mapping[str, str]],
+    *,
+    new: Iterable[str] = (),
+    beside: tuple[str, ...] = (),
+) -> list[str]:
+    """Copies state into the model, all of it or nothing.
+
+    Args:
+        namings: our name -> that in the state, in several ways, of which the one that fits best counts.
+        new: entries that stay as they are.
+        beside: how names in the state begin that are ignored.
+
+    Returns:
+        the entries that stay, as a list.
+    """
+    own, new = model.state_dict(), list(new)
+    _, state, naming = max(((*_part(state, each.values()), each) for each in namings), key=lambda found: found[0])
+    wanted = {
+        ours: theirs
+        for ours, theirs in naming.items()
+        if ours not in new and (theirs in state or not ours.endswith(".num_batches_tracked"))
+    }
+    missing = [theirs for theirs in wanted.values() if theirs not in state]
+    unexpected = sorted(name for name in state.keys() - set(naming.values()) if not name.startswith(beside))
     reshaped = {
         theirs: (tuple(own[ours].shape), tuple(state[theirs].shape))
-        for ours, theirs in naming.items()
+        for ours, theirs in wanted.items()
         if theirs in state and state[theirs].shape != own[ours].shape
     }
     problems = []
@@ -130,15 +175,19 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], naming: Mapping[str, st
         problems.append(f"{len(reshaped)} of another shape: {_listed(lines)}")
     problems += _class_count(model, reshaped.values())
     require(not problems, lambda: f"the checkpoint does not fit this {type(model).__name__}: " + "; ".join(problems))
-    # Not strict: an entry that may be missing (see load_backbone) is not in naming.
-    model.load_state_dict({ours: state[theirs] for ours, theirs in naming.items()}, strict=False)
+    # Not strict: what stays new or may be missing is not in it.
+    model.load_state_dict({ours: state[theirs] for ours, theirs in wanted.items()}, strict=False)
+    return new
 
 
 def _class_count(model: nn.Module, shapes: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
     """A phrase for each other number of classes that explains why shapes (expected, got) differ."""
     classes = getattr(model, "num_classes", None)
     found = {got[0] for expected, got in shapes if expected[:1] == (classes,) and got[:1] and got[1:] == expected[1:]}
-    return [f"it seems to be for num_classes={count}, this model has {classes}" for count in sorted(found)]
+    return [
+        f"it seems to be for num_classes={count}, this model has {classes}; new_heads=True loads all but the heads"
+        for count in sorted(found)
+    ]
 
 
 def _listed(names: list[str]) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import adafocus_ops
+from adafocus_ops.checks import describe, require
 
 from .video_model import VideoModel
 
@@ -17,12 +18,21 @@ def multiply_adds(model: VideoModel) -> dict[str, int]:
     Those of convolutions and matrix products on the way to the last exit; no biases, normalisation,
     activations, pooling, interpolation or auxiliary heads.
 
+    Args:
+        model: compiled (torch.compile) or within DataParallel or DistributedDataParallel too.
+
     Returns:
         stage -> count for "glance", "policy", "focus" and "head" as far as the model has them, their sum
         "total", and for a model with an early exit "exit0", what a video costs that leaves there.
 
+    Raises:
+        TypeError: another module.
+
     Source: Uni-AdaFocus, Tables II to V.
     """
+    for wrapper in ("_orig_mod", "module"):
+        model = getattr(model, wrapper, model)
+    require(isinstance(model, VideoModel), lambda: f"model must be a VideoModel, got {describe(model)}", TypeError)
     counts = Counter()  # child module -> multiply-adds
     hooks = [
         module.register_forward_hook(partial(_count, counts, name))
@@ -38,7 +48,8 @@ def multiply_adds(model: VideoModel) -> dict[str, int]:
     training = model.training
     try:
         model.eval()
-        with torch.no_grad(), adafocus_ops.use_backend("reference"):
+        # Encoders that are compiled themselves call their hooks only where nothing is compiled.
+        with torch.no_grad(), adafocus_ops.use_backend("reference"), torch.compiler.set_stance("force_eager"):
             torch.func.functional_call(model, weights, (frames, glance_frames))
     finally:
         model.train(training)

@@ -2,12 +2,13 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import _register_namedtuple
 
 import adafocus_ops
 from adafocus_ops.checks import check_positive_ints, describe, require
@@ -57,6 +58,10 @@ class Output(NamedTuple):
     boxes: Tensor  # [B, 4] (cy, cx, h, w) in frame pixels, one patch position per video; NaN where there was none
     weights: Tensor  # [B, T0] of sum 1, what the temporal policy gives each glance frame; NaN where it did not run
     glance_index: Tensor | None  # [B, T0] int64 into the candidates; None if the glance frames were given
+
+
+# Without a name, what torch.export makes of a model could not be saved.
+_register_namedtuple(Output, serialized_type_name="adafocus_models.Output")
 
 
 class VideoModel(nn.Module, ABC):
@@ -194,27 +199,43 @@ class VideoModel(nn.Module, ABC):
         """[count, 4]: (cy, cx, h, w) of a whole frame, each time."""
         return adafocus_ops.boxes.full_frame(count, (self.frame_size, self.frame_size), device)
 
-    def to(self, *args: Any, memory_format: torch.memory_format | None = None, **kwargs: Any) -> "VideoModel":
-        """As nn.Module.to; memory_format=torch.channels_last makes five-dimensional weights channels_last_3d."""
-        super().to(*args, **kwargs)
-        if memory_format is None:
-            return self
-        formats = {4: memory_format, 5: memory_format}
-        if memory_format == torch.channels_last:
-            formats[5] = torch.channels_last_3d
-        return self._apply(lambda t: t.contiguous(memory_format=formats.get(t.ndim, torch.contiguous_format)))
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VideoModel":
+        """As nn.Module._apply, which every conversion of this module, or of one that holds it, goes through.
 
-    def load_checkpoint(self, source: str | os.PathLike | Mapping[str, Tensor]) -> None:
+        A five-dimensional weight is shown to `fn` with two of its dimensions as one, since channels_last is of four:
+        in memory this is channels_last_3d.
+        """
+
+        def apply(t: Tensor) -> Tensor:
+            if t.ndim != 5:
+                return fn(t)
+            return fn(t.flatten(2, 3)).unflatten(2, t.shape[2:4])
+
+        return super()._apply(apply, recurse)
+
+    def load_checkpoint(
+        self, source: str | os.PathLike | Mapping[str, Tensor], *, new_heads: bool = False
+    ) -> list[str]:
         """Loads every weight, from our format or a published checkpoint, or changes nothing and raises.
 
         Args:
-            source: a .safetensors file, a file of torch.save (read with weights_only=True), or a state
-                dict. The weights may lie under "state_dict" or "model" and have a "module." prefix.
+            source: a .safetensors file, a file of torch.save (read with weights_only=True) whatever their names, or
+                a state dict. The weights may lie under "state_dict", "model_state_dict", "model_state", "model",
+                "module", "state_dict_ema", "model_ema" or "ema" (the first of these that is there), and their names
+                may have a prefix ("module.", "model." of Lightning, "_orig_mod." of torch.compile, ...), entries
+                without which are not looked at. num_batches_tracked may be missing.
+            new_heads: the layers that give a number for every class stay as they are, for fine-tuning on another
+                number of classes, or other classes; everything else must fit.
+
+        Returns:
+            names of the entries that stayed as they are: with new_heads those of the heads, else none.
 
         Raises:
-            ValueError: names that are missing or unexpected, or shapes that differ; the message lists them.
+            OSError: the file cannot be opened.
+            ValueError: it is no checkpoint or holds more than weights and numbers; names that are missing or
+                unexpected, or shapes that differ, which the message lists.
         """
-        checkpoints.load_checkpoint(self, source)
+        return checkpoints.load_checkpoint(self, source, new_heads=new_heads)
 
     def save_checkpoint(self, path: str | os.PathLike) -> None:
         """Writes every weight to a .safetensors file under this model's own names."""
