@@ -4,6 +4,7 @@ from .backbones import MobileNetV2, ResNet50
 from .exits import (
     Curve,
     Evaluation,
+    ExitLoop,
     Thresholds,
     average_precision,
     evaluate_thresholds,
@@ -32,6 +33,7 @@ __all__ = [
     "Configuration",
     "Curve",
     "Evaluation",
+    "ExitLoop",
     "MobileNetV2",
     "Output",
     "PaperFigures",

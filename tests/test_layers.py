@@ -30,7 +30,7 @@ ROOMS = {
     "exits": set(),
     "data": set(),
     "pictures": {"data"},
-    "networks": {"backbones"},
+    "networks": {"backbones", "exits"},
 }
 
 

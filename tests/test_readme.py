@@ -30,23 +30,32 @@ def test_antialiasing_and_the_mean_of_a_crop():
     assert run_example(EXAMPLES, "Without aliasing, and without the crop")["thumbnail"].requires_grad
 
 
-def test_only_images_that_are_unsure_reach_the_second_stage():
+def test_only_images_that_are_unsure_reach_the_later_stages():
     names = run_example(EXAMPLES, "Early exit in any classifier")
     model, images, thresholds = names["model"], names["images"], names["thresholds"]
-    assert thresholds.expected_cost == 2.5
-    batches = []
-    model.layers.register_forward_hook(lambda module, inputs, output: batches.append(len(inputs[0])))
-    max_entropy = -thresholds.values[0].item()
+    assert 3.9 < thresholds.expected_cost <= 4
+    batches = [[] for _ in model.stages]
+    for stage, batch in zip(model.stages, batches, strict=True):
+        stage.register_forward_hook(lambda module, inputs, output, batch=batch: batch.append(len(inputs[0])))
     with torch.no_grad():
-        assert torch.equal(model(images, max_entropy), names["logits"])
-        features, early = model.first(images)
-        late = model.second(features)
-    entropy = torch.distributions.Categorical(logits=early).entropy()
-    assert (entropy - max_entropy).abs().min() > 1e-6  # rounding decides nothing
-    unsure = entropy > max_entropy
-    assert batches == [int(unsure.sum()), len(images)]
-    assert 16 < batches[0] < 48
-    torch.testing.assert_close(names["logits"], torch.where(unsure[:, None], late, early))
+        assert torch.equal(model(images, thresholds).logits, names["logits"])
+        answers = model(images).exit_logits  # [64, 3, 10]
+    entropy = torch.distributions.Categorical(logits=answers[:, :2]).entropy()  # [64, 2]
+    most = -thresholds.values[:2]
+    assert (entropy - most).abs().min() > 1e-6  # rounding decides nothing
+    leaves = torch.cat([entropy <= most, torch.ones(64, 1, dtype=torch.bool)], 1).int().argmax(1)
+    assert torch.equal(names["exits"].exit_index, leaves)
+    assert [batch[0] for batch in batches] == [64, int((leaves > 0).sum()), int((leaves > 1).sum())]
+    assert 64 > batches[1][0] > batches[2][0] > 0
+    torch.testing.assert_close(names["logits"], answers[torch.arange(64), leaves])
+
+
+def test_early_exit_with_the_ops_alone():
+    names = run_example(EXAMPLES, "Early exit with the ops alone")
+    features, first, second = names["features"], names["first"], names["second"]
+    unsure = torch.distributions.Categorical(logits=first(features)).entropy() > 2.2
+    assert 0 < unsure.sum() < 64
+    torch.testing.assert_close(names["logits"], torch.where(unsure[:, None], second(features), first(features)))
 
 
 def test_selector_learns_to_pick_what_shows_the_class():

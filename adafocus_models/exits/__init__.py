@@ -2,6 +2,7 @@
 
 from .curve import Curve, exit_curve
 from .evaluate import Evaluation, evaluate_thresholds
+from .loop import ExitLoop, Gate
 from .metrics import average_precision, mean_average_precision, top_k_accuracy
 from .scores import exit_score
 from .solve import solve_thresholds
@@ -10,6 +11,8 @@ from .thresholds import Thresholds
 __all__ = [
     "Curve",
     "Evaluation",
+    "ExitLoop",
+    "Gate",
     "Thresholds",
     "average_precision",
     "evaluate_thresholds",

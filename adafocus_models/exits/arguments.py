@@ -1,4 +1,4 @@
-"""Checks of what solving and evaluating take; each returns its argument on the CPU."""
+"""Checks of what solving, evaluating and the loop take; those of tensors return their argument on the CPU."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adafocus_ops.checks import describe, require
 
-from .thresholds import UNREACHED
+from .thresholds import UNREACHED, Thresholds
 
 
 def check_scores(scores: Tensor) -> Tensor:
@@ -48,3 +48,17 @@ def check_correct(correct: Tensor, scores: Tensor) -> Tensor:
     fits = isinstance(correct, Tensor) and correct.dtype == torch.bool and correct.shape == scores.shape
     require(fits, lambda: f"correct must be bool of the shape of scores {tuple(scores.shape)}, got {describe(correct)}")
     return correct.cpu()
+
+
+def check_thresholds(thresholds: Thresholds, exits: int, whose: str) -> None:
+    """Of E exits, as many as scores or a model have."""
+    require(
+        isinstance(thresholds, Thresholds),
+        lambda: (
+            f"thresholds must be Thresholds, which solve_thresholds and Thresholds.of make, got {describe(thresholds)}"
+        ),
+        TypeError,
+    )
+    values = thresholds.values
+    fits = isinstance(values, Tensor) and values.shape == (exits,)
+    require(fits, lambda: f"thresholds must be of E={exits} exits ({whose}), got {describe(values)}")

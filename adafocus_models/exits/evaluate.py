@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adafocus_ops.checks import describe, require
 
-from .arguments import check_correct, check_costs, check_scores
+from .arguments import check_correct, check_costs, check_scores, check_thresholds
 from .thresholds import Thresholds
 
 
@@ -49,10 +49,7 @@ def evaluate_thresholds(
     """
     scores, costs = check_scores(scores), check_costs(costs, scores)
     exits, videos = scores.shape
-    require(
-        thresholds.values.shape == (exits,),
-        lambda: f"thresholds must be of E={exits} exits (scores), got {describe(thresholds.values)}",
-    )
+    check_thresholds(thresholds, exits, "scores")
     exit_index = first_exit(thresholds.values, scores)
     left_with = predictions = right = None
     if logits is not None:

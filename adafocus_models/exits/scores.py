@@ -1,5 +1,8 @@
 """Scores of answers: one number for the logits of each, the larger the surer."""
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,7 +24,10 @@ def exit_score(logits: Tensor, criterion: str = "entropy") -> Tensor:
         [...] float32 (float64 for float64 logits). NaN, which never leaves, where a logit is NaN or plus infinity, or
         all are minus infinity.
 
-    Gradients: to logits. Source: Uni-AdaFocus, Section 4.3.
+    Gradients: to logits. Where none is asked for, the score is to the last bit what `exit_gate` compares, so that
+    thresholds that were solved on scores decide as the gate does.
+
+    Source: Uni-AdaFocus, Section 4.3.
     """
     fits = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim >= 1
     require(fits, lambda: f"logits must be [..., C] floating point, got {describe(logits)}")
@@ -29,8 +35,17 @@ def exit_score(logits: Tensor, criterion: str = "entropy") -> Tensor:
         criterion in CRITERIA, lambda: f"criterion must be one of {', '.join(map(repr, CRITERIA))}, got {criterion!r}"
     )
     if criterion == "entropy":
-        return -adafocus_ops.entropy(logits)
+        return -_score_of_gate(logits, criterion, adafocus_ops.entropy)
     if criterion == "confidence":
-        return adafocus_ops.confidence(logits)
+        return _score_of_gate(logits, criterion, adafocus_ops.confidence)
     largest = logits.to(torch.promote_types(logits.dtype, torch.float32)).amax(-1)
     return torch.where(largest.isfinite(), largest, torch.nan)
+
+
+def _score_of_gate(logits: Tensor, criterion: str, differentiable: Callable[[Tensor], Tensor]) -> Tensor:
+    """[...]: the entropy or confidence of logits [..., C]."""
+    if (logits.requires_grad and torch.is_grad_enabled()) or logits.shape[-1] == 0:
+        return differentiable(logits)
+    rows = logits.reshape(math.prod(logits.shape[:-1]), logits.shape[-1])
+    # With a capacity nothing waits for the device.
+    return adafocus_ops.exit_gate(rows, 0.0, criterion=criterion, capacity=1).score.view(logits.shape[:-1])

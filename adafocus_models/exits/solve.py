@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adafocus_ops.checks import describe, require
+from adafocus_ops.checks import check_choice, describe, require
 
 from .arguments import check_correct, check_costs, check_videos
 from .evaluate import at_exit, first_exit
+from .scores import CRITERIA
 from .thresholds import UNREACHED, Thresholds
 
 # Ratios q from all that leave at the first exit to all that go on to the last, finely enough to refine around the best.
@@ -22,6 +23,7 @@ def solve_thresholds(
     q: float | Tensor | Sequence[float] | None = None,
     budget: float | None = None,
     correct: Tensor | None = None,
+    criterion: str = "entropy",
 ) -> Thresholds:
     """The scores from which on to leave at each exit, for given exit fractions or for a mean cost.
 
@@ -38,9 +40,10 @@ def solve_thresholds(
         q: f_e in proportion to q^e for a number, or to q_e for [E] numbers.
         budget: the largest mean cost of a video, in the unit of `costs`. One of q and budget is needed.
         correct: with a budget, [E, V] bool: the answer at this exit is right.
+        criterion: what the scores are (see `exit_score`); with it, the thresholds are the `gate` of a model.
 
     Returns:
-        Thresholds(values [E], exit_fraction [E], expected_cost) on the CPU.
+        Thresholds(values [E], exit_fraction [E], expected_cost, criterion) on the CPU.
 
     Determinism: exact. It waits for the device, if the scores are on one.
 
@@ -51,11 +54,15 @@ def solve_thresholds(
     """
     scores, costs = check_videos(scores), check_costs(costs, scores)
     require((q is None) != (budget is None), lambda: "one of q and budget must be given")
+    check_choice("criterion", criterion, CRITERIA)
+    solver = Solver(scores, costs)
     if budget is None:
         require(correct is None, lambda: "correct must be None without a budget")
-        return Solver(scores, costs).solve(target_fractions(q, len(costs)))
-    correct = None if correct is None else check_correct(correct, scores)
-    return _best_within(float(budget), Solver(scores, costs), correct)
+        solved = solver.solve(target_fractions(q, len(costs)))
+    else:
+        correct = None if correct is None else check_correct(correct, scores)
+        solved = _best_within(float(budget), solver, correct)
+    return solved._replace(criterion=criterion)
 
 
 class Solver:
@@ -116,12 +123,16 @@ def target_fractions(q: float | Tensor | Sequence[float], exits: int) -> Tensor:
     q = torch.as_tensor(q, dtype=torch.float64).cpu()
     if q.ndim == 0:
         require(bool(q.isfinite() and q > 0), lambda: f"q must be positive and finite, got {q.item():g}")
-        exponent = torch.arange(exits) * q.float().log()
+        log = q.float().log()
+        if not log.isfinite():  # no float32 holds q
+            log = q.log().float()
+        exponent = torch.arange(exits) * log
         shares = (exponent - exponent.max()).exp()  # no q^e overflows
         shares = shares / shares.sum()
     else:
         require(q.shape == (exits,), lambda: f"q must be a number or [E] with E={exits} (scores), got {describe(q)}")
         good = bool(q.isfinite().all() and (q >= 0).all() and q.sum() > 0)
         require(good, lambda: f"q must hold finite shares of at least 0, not all of them 0, got {q.tolist()}")
-        shares = q.float()
+        # Shares stay what they are when all are divided by a power of two, and the largest is then 1/2 to 1.
+        shares = torch.ldexp(q, -q.max().frexp().exponent).float()
     return shares / shares.sum()

@@ -3,13 +3,17 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from adafocus_ops.checks import require
+from adafocus_ops import ExitGate, exit_gate
+from adafocus_ops.checks import check_choice, require
+
+from .scores import CRITERIA, exit_score
 
 # A threshold that no score reaches, and its negative one that every score does.
 UNREACHED = 1e8
@@ -19,11 +23,59 @@ FILE_VERSION = 1
 
 
 class Thresholds(NamedTuple):
-    """Least scores of an answer that ends at each of E exits, and their result on the videos they were solved on."""
+    """Least scores of an answer that ends at each of E exits, and their result on the videos they were solved on.
+
+    They are the `gate` of a model, or of an `ExitLoop`.
+    """
 
     values: Tensor  # [E] float64: leave at exit e if the score is at least values[e]
-    exit_fraction: Tensor  # [E] float64, the share of the videos that leave at exit e
-    expected_cost: float  # of a video, in the unit of the costs
+    exit_fraction: Tensor  # [E] float64, the share of the videos that leave at exit e; NaN if they were not solved
+    expected_cost: float  # of a video, in the unit of the costs; NaN if they were not solved
+    criterion: str = "entropy"  # what the scores are (see `exit_score`)
+
+    @classmethod
+    def of(cls, values: Sequence[float], criterion: str = "entropy") -> "Thresholds":
+        """Thresholds that were chosen, not solved (and are not saved): of E exits, the least scores of all but the last.
+
+        Args:
+            values: E - 1 numbers; larger is surer, so minus an entropy in nats, -0.5 say, for "entropy".
+            criterion: "entropy", "confidence" or "max_logit" (see `exit_score`).
+        """
+        numbers = torch.tensor([*values, -UNREACHED], dtype=torch.float64)
+        return cls(numbers, torch.full_like(numbers, torch.nan), math.nan, criterion)
+
+    def gate(self, logits: Tensor, exit_number: int = 0) -> ExitGate:
+        """Sorts rows into those that leave at an exit and those that go on.
+
+        Args:
+            logits: [B, C] of that exit.
+            exit_number: e; a row leaves if its exit_score(logits, criterion) is at least values[e], never if it is NaN.
+
+        Returns:
+            ExitGate of exact sizes, for which it waits for the device. Its score is that of `exit_gate`: the entropy
+            itself for "entropy".
+
+        Raises:
+            ValueError: an unknown criterion, or values that its scores cannot have.
+        """
+        check_choice("criterion", self.criterion, CRITERIA)
+        value = self.values[exit_number].item()
+        if self.criterion == "max_logit":
+            score = exit_score(logits, self.criterion)
+            exited = score >= value
+            keep, leave = ((exited == left).nonzero()[:, 0] for left in (False, True))
+            counts = torch.tensor([keep.shape[0], leave.shape[0]], device=logits.device)
+            return ExitGate(score, exited, keep, leave, counts)
+        is_entropy = self.criterion == "entropy"
+        possible = value <= 0 if is_entropy else value >= 0
+        require(
+            possible or abs(value) == UNREACHED,
+            lambda: (
+                f"values must be at {'most' if is_entropy else 'least'} 0 as scores of criterion"
+                f" {self.criterion!r} are, got {value:g} at exit {exit_number}: were they solved on other scores?"
+            ),
+        )
+        return exit_gate(logits, -value if is_entropy else value, criterion=self.criterion)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a JSON file, whole or not at all."""
@@ -33,6 +85,7 @@ class Thresholds(NamedTuple):
             "values": self.values.tolist(),
             "exit_fraction": self.exit_fraction.tolist(),
             "expected_cost": self.expected_cost,
+            "criterion": self.criterion,
         }
         path = Path(path)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -67,7 +120,10 @@ class Thresholds(NamedTuple):
         )
         cost = content.get("expected_cost")
         require(_is_number(cost), lambda: f"{path}: expected_cost must be a finite number, got {cost!r}")
-        return cls(torch.tensor(values, dtype=torch.float64), torch.tensor(fractions, dtype=torch.float64), float(cost))
+        criterion = content.get("criterion", cls._field_defaults["criterion"])  # the first files have none
+        check_choice(f"{path}: criterion", criterion, CRITERIA)
+        values, fractions = (torch.tensor(numbers, dtype=torch.float64) for numbers in (values, fractions))
+        return cls(values, fractions, float(cost), criterion)
 
 
 def _numbers(path: str | os.PathLike, content: dict[str, Any], name: str) -> list[float]:

@@ -1,16 +1,15 @@
 """Uni-AdaFocus-TSM: one deformable patch per video, in frames picked by a temporal policy, with an early exit."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import adafocus_ops
-from adafocus_ops import ExitGate, quantile_frames
-from adafocus_ops.checks import require
+from adafocus_ops import quantile_frames
 
 from ..backbones import MobileNetV2, ResNet50
+from ..exits import ExitLoop, Gate
 from .policies import SpatialPolicy, TemporalPolicy
 from .video_model import Configuration, Output, PaperFigures, VideoModel, flat_index
 
@@ -46,10 +45,6 @@ class Look(NamedTuple):
     frame_index: Tensor  # [B', K] int64 into the candidates
     boxes: Tensor  # [B', 4] (cy, cx, h, w) in frame pixels
     weights: Tensor  # [B', T0] of the glance frames
-
-    def with_videos(self, videos: Tensor, other: "Look") -> "Look":
-        """This look, with the rows at videos [B''] taken from another of B'' videos."""
-        return Look(*(mine.index_copy(0, videos, theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
 class UniAdaFocusTSM(VideoModel):
@@ -116,13 +111,7 @@ class UniAdaFocusTSM(VideoModel):
         self.focus_aux_head = nn.Linear(focus_channels, num_classes)
         self.spatial_aux_head = nn.Linear(glance_channels, num_classes)
 
-    def forward(
-        self,
-        frames: Tensor,
-        glance_frames: Tensor | None = None,
-        *,
-        gate: Callable[[Tensor], ExitGate] | None = None,
-    ) -> Output:
+    def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
         """Recognises B videos.
 
         Args:
@@ -130,8 +119,9 @@ class UniAdaFocusTSM(VideoModel):
                 and standard deviation) or floating point (already normalised). Any strides, read in place.
             glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes the
                 candidates 1 + i (N // T0) for i = 0..T0-1, the last one where that is beyond it.
-            gate: takes the logits [B, C] of exit 0 and returns an `adafocus_ops.ExitGate` (without capacity).
-                Rows in `leave` answer at exit 0 and cost nothing more; None sends all on to exit 1.
+            gate: `Thresholds` of two exits; or a function that takes the logits [B, C] of exit 0 and returns an
+                `adafocus_ops.ExitGate` (without capacity). Rows in `leave` answer at exit 0 and cost nothing more;
+                None sends all on to exit 1.
 
         Returns:
             Output with two exits. Of a video that left at exit 0, exit_logits[:, 1], boxes and weights
@@ -143,33 +133,32 @@ class UniAdaFocusTSM(VideoModel):
             TypeError, ValueError: an input of another type or shape.
         """
         self.check_inputs(frames, glance_frames)
+        exits = ExitLoop(gate, self.num_exits)
 
         # A glance at whole frames, and exit 0.
         glance_index = self._pick_glance_frames(frames) if glance_frames is None else None  # [B, T0]
         glanced = frames if glance_frames is None else glance_frames
         whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
         maps, features = self.glance(whole)  # [B, T0, 1280, 7, 7], [B, T0, 1280]
-        early = self.early_head(features)  # [B, C]
+        exits.answer(self.early_head(features))  # [B, C]
 
-        # A closer look at all videos, or at those that the gate sends on, and exit 1.
-        if gate is None:
-            look = self._look_closer(frames, maps, features)
-            logits = look.logits  # [B, C]
-        else:
-            keep = _sent_on(gate(early), early.shape[0])  # [B']
-            look = self._look_closer_at(keep, frames, maps, features, early)
-            logits = early.index_copy(0, keep, look.logits[keep])  # [B, C]
+        # A closer look at all videos, or at the B' that the gate sends on, and exit 1.
+        maps, features = exits.keep(maps), exits.keep(features)  # [B', T0, 1280, 7, 7], [B', T0, 1280]
+        look = self._no_look(exits) if exits.is_empty else self._look_closer(frames, maps, features, exits.rows)
+        exits.answer(look.logits)  # [B', C]
 
-        exit_logits = torch.stack([early, look.logits], 1)  # [B, 2, C]
-        return Output(logits, exit_logits, look.frame_index, look.boxes, look.weights, glance_index)
+        frame_index = exits.in_batch(look.frame_index, -1)  # [B, K]
+        boxes = exits.in_batch(look.boxes, torch.nan)  # [B, 4]
+        weights = exits.in_batch(look.weights, torch.nan)  # [B, T0]
+        return Output(exits.logits, exits.exit_logits, frame_index, boxes, weights, glance_index)
 
-    def _look_closer(self, frames: Tensor, maps: Tensor, features: Tensor, videos: Tensor | None = None) -> Look:
+    def _look_closer(self, frames: Tensor, maps: Tensor, features: Tensor, videos: Tensor) -> Look:
         """Where and when to look, what is seen there, and exit 1.
 
         Args:
             frames: the candidates of the whole batch.
             maps, features: of the glance at B' of its videos.
-            videos: [B'] the places of these videos in the batch; None for all.
+            videos: [B'] the places of these videos in the batch.
         """
         weights, frame_index, boxes = self.policy(maps, features)  # [B', T0], [B', K], [B', 4]
         each_frame = boxes.repeat_interleave(self.num_focus_frames, 0)  # [B' * K, 4]
@@ -179,21 +168,15 @@ class UniAdaFocusTSM(VideoModel):
         logits = self.final_head(features, focus_features)  # [B', C]
         return Look(logits, frame_index, boxes, weights)
 
-    def _look_closer_at(self, keep: Tensor, frames: Tensor, maps: Tensor, features: Tensor, early: Tensor) -> Look:
-        """The closer look at the videos keep [B'], in the rows of the whole batch; NaN and -1 in the other rows.
-
-        Nothing runs where no video is kept.
-        """
-        videos, dtype = early.shape[0], torch.promote_types(early.dtype, torch.float32)
-        look = Look(
-            logits=torch.full_like(early, torch.nan),  # [B, C]
-            frame_index=early.new_full((videos, self.num_focus_frames), -1, dtype=torch.int64),  # [B, K]
-            boxes=early.new_full((videos, 4), torch.nan, dtype=dtype),  # [B, 4]
-            weights=early.new_full((videos, self.num_glance_frames), torch.nan, dtype=dtype),  # [B, T0]
+    def _no_look(self, exits: ExitLoop) -> Look:
+        """Of no video, where all have left: nothing runs."""
+        none, dtype = exits.logits[:0], torch.promote_types(exits.logits.dtype, torch.float32)
+        return Look(
+            logits=none,
+            frame_index=none.new_empty((0, self.num_focus_frames), dtype=torch.int64),
+            boxes=none.new_empty((0, 4), dtype=dtype),
+            weights=none.new_empty((0, self.num_glance_frames), dtype=dtype),
         )
-        if keep.numel() == 0:
-            return look
-        return look.with_videos(keep, self._look_closer(frames, maps[keep], features[keep], keep))
 
     def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Stage: maps [B, T0, 1280, 7, 7] and features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""
@@ -233,17 +216,3 @@ class UniAdaFocusTSM(VideoModel):
         step = self.num_candidate_frames // self.num_glance_frames
         positions = 1 + step * torch.arange(self.num_glance_frames, device=frames.device)  # [T0]
         return positions.clamp(max=self.num_candidate_frames - 1).expand(frames.shape[0], -1)
-
-
-def _sent_on(gate: ExitGate, num_videos: int) -> Tensor:
-    """[B'] int64: the videos that go on, once it is clear that every other one leaves."""
-    keep, leave = gate.keep, gate.leave
-    listed = torch.cat([keep, leave]).sort().values
-    require(
-        torch.equal(listed, torch.arange(num_videos, device=listed.device)),
-        lambda: (
-            f"gate must sort each of the {num_videos} videos into keep or leave (no capacity, no active),"
-            f" got {keep.tolist()} and {leave.tolist()}"
-        ),
-    )
-    return keep

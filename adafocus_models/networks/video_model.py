@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import adafocus_ops
-from adafocus_ops import ExitGate
 from adafocus_ops.checks import check_positive_ints, describe, require
 
+from ..exits import Gate
 from . import checkpoints
 
 # Stage -> the methods that do it, of which a model has those that it needs. `forward` calls each through the
@@ -131,13 +131,7 @@ class VideoModel(nn.Module, ABC):
         self.focus_encoder = focus_encoder
 
     @abstractmethod
-    def forward(
-        self,
-        frames: Tensor,
-        glance_frames: Tensor | None = None,
-        *,
-        gate: Callable[[Tensor], ExitGate] | None = None,
-    ) -> Output:
+    def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
         """Recognises B videos.
 
         Args:
@@ -145,8 +139,8 @@ class VideoModel(nn.Module, ABC):
                 and standard deviation) or floating point (already normalised). Any strides, read in place.
             glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes them from
                 the candidates.
-            gate: takes the logits [B, C] of an early exit and sorts the videos into those that leave there and
-                those that go on; None sends all on to the last exit.
+            gate: sorts the videos into those that leave at an early exit and those that go on, by its logits
+                [B, C] (see `ExitLoop`): `Thresholds`, or a function; None sends all on to the last exit.
         """
 
     def read(

@@ -13,7 +13,7 @@ NAN = float("nan")
 
 def test_files_hold_everything(tmp_path):
     scores, costs, _ = random_scores()
-    solved = solve_thresholds(scores, costs, q=0.3)
+    solved = solve_thresholds(scores, costs, q=0.3, criterion="confidence")
     path = tmp_path / "thresholds.json"
     solved.save(path)
     solved.save(str(path))  # over the old one
@@ -21,8 +21,9 @@ def test_files_hold_everything(tmp_path):
     assert torch.equal(loaded.values, solved.values)
     assert torch.equal(loaded.exit_fraction, solved.exit_fraction)
     assert loaded.expected_cost == solved.expected_cost
+    assert loaded.criterion == "confidence"
     content = json.loads(path.read_text())
-    assert list(content) == ["format", "version", "values", "exit_fraction", "expected_cost"]
+    assert list(content) == ["format", "version", "values", "exit_fraction", "expected_cost", "criterion"]
     assert content["version"] == 1
     assert list(tmp_path.iterdir()) == [path]
 
@@ -72,6 +73,7 @@ GOOD = {
         (json.dumps(GOOD | {"exit_fraction": 1.0}), "exit_fraction must be a list of finite numbers, got 1.0"),
         (json.dumps(GOOD | {"values": [1.0]}), "one number an exit, got 1 and 2"),
         (json.dumps(GOOD | {"values": [], "exit_fraction": []}), "one number an exit, got 0 and 0"),
+        (json.dumps(GOOD | {"criterion": "margin"}), "criterion must be one of 'entropy', .* got 'margin'"),
         (json.dumps(GOOD | {"expected_cost": True}), "expected_cost must be a finite number, got True"),
     ],
 )
@@ -92,3 +94,4 @@ def test_file_that_is_no_text_or_not_there(tmp_path):
         Thresholds.load(tmp_path / "absent.json")
     path.write_text(json.dumps(GOOD))
     assert Thresholds.load(path).values.tolist() == [0.5, -1e8]
+    assert Thresholds.load(path).criterion == "entropy"  # of a file that doesn't say

@@ -326,3 +326,22 @@ def test_simulation_is_what_the_gate_does_online(case, split, criterion):
     assert torch.equal(torch.cat(logits), offline.logits)
     assert offline.exit_index[5] > 0
     assert len(offline.exit_index.unique()) > 1
+
+
+# --- extreme q ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("q", [5e-324, 1e-46, 1e-38, 1e38, 1e39, 1.7e308])
+@pytest.mark.parametrize("exits", [2, 17])
+def test_a_ratio_that_float32_does_not_hold_leaves_at_the_ends(q, exits):
+    scores, costs, _ = random_scores(exits=exits)
+    at = 0 if q < 1 else exits - 1
+    fraction = solve_thresholds(scores, costs, q=q).exit_fraction
+    assert fraction.tolist() == [float(e == at) for e in range(exits)]
+
+
+@pytest.mark.parametrize("factor", [2.0**-1000, 2.0**-160, 2.0**-140, 1.0, 2.0**140, 2.0**1022])
+def test_shares_of_any_size_are_shares(factor):
+    scores, costs, _ = random_scores()
+    shares = torch.tensor([3.0, 1.0, 0.0, 0.0, 2.0], dtype=torch.float64)
+    assert solve_thresholds(scores, costs, q=factor * shares).exit_fraction.tolist() == [0.5, 50 / 300, 0, 0, 100 / 300]
