@@ -63,8 +63,8 @@ def _open_container(path: Path, file: BinaryIO) -> av.container.InputContainer:
 def _open_alone(file: BinaryIO) -> av.container.InputContainer:
     """Opens the file, in one of FORMATS, so that nothing in it can make FFmpeg open anything else."""
     file.seek(0)
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": ""}
-    return av.open(file, options=options, io_open=_open_nothing, metadata_errors="replace")
+    only = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": ""}
+    return av.open(file, container_options=only, io_open=_open_nothing, metadata_errors="replace")
 
 
 def _open_nothing(url: str, flags: int, options: dict[str, str]) -> NoReturn:

@@ -215,7 +215,7 @@ def test_sound_with_a_cover_is_no_video(tmp_path):
     with av.open(str(path), "w") as container:
         sound, cover = container.add_stream("libmp3lame", rate=48000), container.add_stream("png", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         container.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")))
         frame = av.AudioFrame.from_ndarray(np.zeros((2, 9600), np.float32), "fltp", "stereo")
         frame.sample_rate, frame.pts = 48000, 0
