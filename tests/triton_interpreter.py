@@ -13,6 +13,8 @@ from triton.runtime import interpreter
 def install() -> None:
     """Call it after TRITON_INTERPRET is set and before the first kernel runs."""
     interpreter.InterpreterBuilder.cast_impl = _cast
+    interpreter._patch_attr = _give_semantic
+    tl.core._unwrap_if_constexpr = _unwrap
     # The interpreter patches the language for each call of each function; once is enough.
     interpreter._patch_lang(SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
     interpreter._patch_lang = lambda function: interpreter._LangPatchScope()
@@ -23,7 +25,10 @@ def install() -> None:
     interpreter._get_np_dtype = _np_dtype
     tl.block_type.__init__ = _describe_block
     tl.tensor.__init__ = _describe_tensor
+    tl.dtype.__eq__ = _is_dtype
+    tl.tuple.__eq__ = _is_tuple
     TritonSemantic.binary_op_type_checking_impl = _check_operands
+    TritonSemantic.broadcast_impl_value = _broadcast
     interpreter.ReduceOps.apply_impl = _reduce
 
 
@@ -37,6 +42,35 @@ def _cast(builder, src, dst_type, cast=interpreter.InterpreterBuilder.cast_impl)
     if types == (tl.bfloat16, tl.float32):
         return interpreter.TensorHandle((src.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
     return cast(builder, src, dst_type)
+
+
+def _give_semantic(owner, name: str, member, builder, scope) -> None:
+    """What the language calls needs its meaning, which the interpreter puts in through two functions around it."""
+    member = getattr(member, "__wrapped__", member)
+
+    def call(*args, **kwargs):
+        kwargs["_semantic"] = interpreter.interpreter_semantic
+        return member(*args, **kwargs)
+
+    scope.set_attr(owner, name, call)
+
+
+def _unwrap(value, unwrap=tl.core._unwrap_if_constexpr):
+    return value if type(value) in PLAIN else unwrap(value)
+
+
+PLAIN = {tl.tensor, tl.dtype, tl.block_type, tl.pointer_type, int, float, bool, str, type(None)}
+
+
+def _is_dtype(dtype, other, equals=tl.dtype.__eq__) -> bool:
+    return dtype is other or equals(dtype, other)
+
+
+def _is_tuple(values, other, equals=tl.tuple.__eq__) -> tl.constexpr:
+    return TRUE if values is other else equals(values, other)
+
+
+TRUE = tl.constexpr(True)
 
 
 def _describe_block(block, element_ty, shape) -> None:
@@ -60,9 +94,9 @@ def _tensor_shape(shape: tuple[int, ...]) -> tuple:
 
 
 def _check_operands(semantic, a, b, *args, check=TritonSemantic.binary_op_type_checking_impl, **kwargs):
-    """Blocks of one type are fit for any operation; a number takes the type of the block, where it has its values."""
-    if type(a) is type(b) is tl.tensor and a.type == b.type and not a.dtype.is_ptr():
-        return a, b
+    """Values of one type are fit for any operation; a number takes the type of the block, where it has its values."""
+    if type(a) is type(b) is tl.tensor and a.dtype == b.dtype and not a.dtype.is_ptr():
+        return _broadcast(semantic, a, b)
     if type(a) is tl.tensor and type(b) in NUMBERS.get(a.dtype.name, ()):
         return a, _constant(repr(b), a.dtype, tuple(a.handle.data.shape), a.type.is_block())
     if type(b) is tl.tensor and type(a) in NUMBERS.get(b.dtype.name, ()):
@@ -77,6 +111,24 @@ NUMBERS = {"int32": (int,), "int64": (int,), "fp32": (int, float), "fp64": (int,
 def _constant(value: str, dtype, shape: tuple[int, ...], block: bool) -> tl.tensor:
     data = np.full(shape, int(value) if dtype.is_int() else float(value), interpreter._get_np_dtype(dtype))
     return tl.tensor(interpreter.TensorHandle(data, dtype), tl.block_type(dtype, shape) if block else dtype)
+
+
+def _broadcast(semantic, a, b):
+    """As numpy does, which also says what does not fit."""
+    if a.type is b.type or not (a.type.is_block() or b.type.is_block()):
+        return a, b
+    shape = _common_shape(a.handle.data.shape, b.handle.data.shape)
+    return _spread(a, shape), _spread(b, shape)
+
+
+_common_shape = functools.cache(np.broadcast_shapes)
+
+
+def _spread(tensor, shape: tuple[int, ...]) -> tl.tensor:
+    if tensor.type.is_block() and tensor.handle.data.shape == shape:
+        return tensor
+    data = np.broadcast_to(tensor.handle.data, shape)
+    return tl.tensor(interpreter.TensorHandle(data, tensor.handle.dtype), tl.block_type(tensor.dtype, shape))
 
 
 def _np_dtype(dtype, find=interpreter._get_np_dtype):
