@@ -1,25 +1,22 @@
 """Predicts what happens in videos: python -m adafocus_models.predict CLIP..."""
 
 import argparse
-import functools
 import json
 import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from adafocus_ops import ExitGate, exit_gate
 from adafocus_ops.checks import require
 
 from .class_names import read_class_names
 from .data import Clip, read_clip
-from .exits import Thresholds
+from .exits import Gate, Thresholds
 from .networks import Output, VideoModel
 from .pictures import contact_sheet, write_video
 from .registry import create_model, list_models
@@ -28,9 +25,7 @@ OVERLAYS = (".png", ".mp4")
 RANDOM_WEIGHTS = "random weights: the prediction means nothing"
 
 
-def predict(
-    model: VideoModel, path: str | Path, *, gate: Callable[[Tensor], ExitGate] | None = None
-) -> tuple[Clip, Clip, Output]:
+def predict(model: VideoModel, path: str | Path, *, gate: Gate | None = None) -> tuple[Clip, Clip, Output]:
     """Runs a model, on the device that it is on, on one video.
 
     Args:
@@ -60,9 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(options)
         except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # for what the interpreter flushes at its end
+            # What the interpreter flushes at its end must find an open file.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (ImportError, OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
@@ -155,17 +149,13 @@ def _run(options: argparse.Namespace) -> int:
     return exit_code
 
 
-def _gate(options: argparse.Namespace, model: VideoModel) -> Callable[[Tensor], ExitGate] | None:
-    score = options.threshold
-    if score is None:
+def _gate(options: argparse.Namespace, model: VideoModel) -> Thresholds | None:
+    if options.threshold is None:
         return None
     require(model.has_early_exit, lambda: f"--threshold needs a model with an early exit; {options.model} has none")
-    if isinstance(score, Path):
-        values = Thresholds.load(score).values
-        fits = len(values) == model.num_exits
-        require(fits, lambda: f"{score} must be of the model's {model.num_exits} exits, got {len(values)}")
-        score = values[0].item()
-    return functools.partial(exit_gate, threshold=-score)
+    if isinstance(options.threshold, Path):
+        return Thresholds.load(options.threshold)
+    return Thresholds.of([options.threshold] * (model.num_exits - 1))
 
 
 def _answer(

@@ -118,7 +118,7 @@ def test_a_threshold_file_of_other_exits_is_refused(folder, tmp_path, capsys):
     Thresholds(torch.zeros(3), torch.ones(3) / 3, 1.0).save(path)
     assert predict.main([str(folder), "--threshold", str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "2 exits" in line or "E=2 exits" in line
+    assert "thresholds must be of E=2 exits" in line
 
 
 def test_an_answer_of_nan_is_an_error(folder, monkeypatch, capsys):
