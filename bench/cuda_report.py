@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
 
-from bench.harness.console import print_table
-from bench.harness.cuobjdump import NoReportError, find_extension, read_kernels
+from bench.harness.console import print_table, progress, run_program
+from bench.harness.cuobjdump import NUM_DUMPS, NoReportError, find_extension, read_kernels
 from bench.harness.kernels import Kernel
 
 COLUMNS = [
@@ -62,11 +62,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     try:
-        kernels = read_kernels(args.extension or find_extension())
+        with progress("reading machine code", NUM_DUMPS) as step:
+            kernels = read_kernels(args.extension or find_extension(), on_dump=step)
     except NoReportError as reason:
         print(f"no report: {reason}", file=sys.stderr)
         return 2
     kernels = [kernel for kernel in kernels if args.kernels in kernel.name]
+    if args.json:
+        args.json.write_text(json.dumps([dataclasses.asdict(kernel) for kernel in kernels], indent=1) + "\n")
     for arch in sorted({kernel.arch for kernel in kernels}):
         lines = [table_line(kernel) for kernel in kernels if kernel.arch == arch]
         print_table(f"sm_{arch}", COLUMNS, lines)
@@ -74,10 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("occupancy: at blocks of `threads`, the launch bound; loads, stores, copies: bytes a thread:instructions")
     spilling = sum(bool(kernel.stack or kernel.local) for kernel in kernels)
     print(f"{len(kernels)} kernels, {spilling} of them with a stack frame or spills")
-    if args.json:
-        args.json.write_text(json.dumps([dataclasses.asdict(kernel) for kernel in kernels], indent=1) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

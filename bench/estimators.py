@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and t
 
 from adafocus_ops import backends, expected_value, use_backend, weighted_sample
 from bench.harness.arguments import measuring_parser
-from bench.harness.console import print_table, progress
+from bench.harness.console import print_table, progress, run_program
 from bench.harness.environment import environment, header
 from bench.harness.records import Record, default_path, write
 from bench.harness.timing import interleave, stats
@@ -136,14 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case in CASES:
             records.append(measure(case, args.device, backend, args.runs, env))
             step()
+    path = args.json or default_path("estimators", env["device"])
+    write(path, records)  # first, since nobody may read what is printed
     columns = ["case", "ms", "ms, anew", "variance, anew / ours: same samples", "same time"]
     title = f"Drawing anew for every step against one sequence: {records[0]['input']}"
     print_table(title, columns, [table_line(record) for record in records])
-    path = args.json or default_path("estimators", env["device"])
-    write(path, records)
     print(f"records: {path}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

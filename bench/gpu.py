@@ -20,7 +20,7 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
 
 from bench.harness.clip import sample_clip
-from bench.harness.console import print_table
+from bench.harness.console import print_table, run_program
 from bench.harness.environment import DEFAULT_DEVICE, ROOT, device_name
 from bench.harness.parts import LOGS, Part, log_of, run_part
 
@@ -130,4 +130,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -18,7 +18,7 @@ from bench.cases import CASES, SERIES
 from bench.harness.arguments import measuring_parser
 from bench.harness.bandwidth import copy_gb_per_s
 from bench.harness.case import MismatchError
-from bench.harness.console import print_table, progress
+from bench.harness.console import print_table, progress, run_program
 from bench.harness.environment import device_name, environment, header
 from bench.harness.measuring import measure
 from bench.harness.records import Record, default_path, write
@@ -73,8 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(records: list[Record], path: Path | None) -> None:
-    """Prints and writes."""
+    """Writes and prints."""
     what = records[0]["what"]
+    path = path or default_path(what, records[0]["device"])
+    write(path, records)  # first, since nobody may read what is printed
     if what == "scaling":
         print_table(*scaling_table(records))
     else:
@@ -82,10 +84,8 @@ def report(records: list[Record], path: Path | None) -> None:
             print_table(*ops_table(group))
     for reason in dict.fromkeys(reason for record in records for reason in record.get("absent", {}).values()):
         print(f"left out: {reason}")
-    path = path or default_path(what, records[0]["device"])
-    write(path, records)
     print(f"records: {path}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
 
 from bench.cases.models import NAMES, table_order
+from bench.harness.console import run_program
 from bench.harness.environment import ROOT
 from bench.harness.plots import plot_throughput
 from bench.harness.records import RESULTS, Record, read_all
@@ -126,4 +127,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

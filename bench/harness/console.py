@@ -1,5 +1,6 @@
 """Tables and progress on a terminal: by rich where it is installed, else in plain text."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,19 @@ except ImportError:
     rich = None
 
 
+def run_program(main: Callable[[], int]) -> int:
+    """Runs a program, which ends quietly where nobody reads its output any more (`| head`)."""
+    try:
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[str] = ()) -> None:
     """Prints a table; the first column and those named in `text` are text and the others are figures."""
     text = (columns[0], *text)
@@ -26,7 +40,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*map(rich.markup.escape, row))
     # A file or a pipe has no width to fit into.
-    rich.console.Console(width=None if sys.stdout.isatty() else 200).print(table)
+    terminal = rich.console.Console(width=None if sys.stdout.isatty() else 200)
+    with terminal.capture() as captured:
+        terminal.print(table)
+    print(captured.get(), end="")  # by itself, rich ends the program where nobody reads on
 
 
 def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,18 +35,28 @@ class NoReportError(Exception):
     """The reason why there is nothing to report, as a sentence."""
 
 
-def read_kernels(extension: Path) -> list[Kernel]:
+# What `read_kernels` asks cuobjdump for, each of which may take a minute.
+NUM_DUMPS = 3
+
+
+def read_kernels(extension: Path, on_dump: Callable[[], None] = lambda: None) -> list[Kernel]:
     """Every kernel in a library, by architecture.
+
+    Args:
+        on_dump: called NUM_DUMPS times, after each of the dumps.
 
     Raises:
         NoReportError: there is no cuobjdump, or no machine code for a GPU in the library.
     """
     tool = find_cuobjdump()
     resources = parse_resources(_dump(tool, "--dump-resource-usage", extension))
+    on_dump()
     if not resources:
         raise NoReportError(f"{extension.name} holds no CUDA kernel: it was built without nvcc, or without CUDA torch")
     blocks = parse_block_sizes(_dump(tool, "--dump-elf", extension))
+    on_dump()
     code = parse_instructions(_dump(tool, "--dump-sass", extension))
+    on_dump()
     names = short_names([function for _, function in resources])
     kernels = []
     for (key, usage), name in zip(resources.items(), names, strict=True):

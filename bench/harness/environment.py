@@ -64,7 +64,13 @@ def header(facts: dict[str, Any]) -> list[str]:
             f"in convolutions {facts['tf32_conv']}; cudnn.benchmark {facts['cudnn_benchmark']}"
         )
     versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "numpy", "triton") if facts[name])
-    return [*lines, f"{versions}; commit {commit}; {facts['time']}"]
+    lines.append(f"{versions}; commit {commit}; {facts['time']}")
+    if facts["cores"] and facts["load_average"][0] > facts["cores"]:
+        lines.append(
+            f"warning: the load average {facts['load_average'][0]} is above the {facts['cores']} cores:"
+            " other work slows down what is timed"
+        )
+    return lines
 
 
 def device_name(device: torch.device) -> str:

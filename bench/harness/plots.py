@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.harness.environment import slug
 from bench.harness.records import Record
-from bench.harness.tables import ModelNames, describe
+from bench.harness.tables import ModelNames, describe, is_compared
 
 OURS, RIVAL = "#0072b2", "#8c8c8c"
 STAGE_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#0072b2", "#cc79a7")  # in the order of their work
@@ -48,15 +48,16 @@ def _bars(axes, cases: list[str], records: list[Record], names: ModelNames) -> N
     values = [record["videos_per_s"] for record in records]
     colours = [RIVAL if record["case"] == names.rival else OURS for record in records]
     bars = axes.barh(cases, values, color=colours, height=0.62)
-    axes.bar_label(bars, [_speed_label(record) for record in records], padding=4)
+    axes.bar_label(bars, [_speed_label(record, is_compared(records, names)) for record in records], padding=4)
     axes.margins(x=0.45)
-    axes.set_title(f"Throughput and ratio to {names.rival_label} (the paper's ratio)", loc="left")
+    ratio = f" and ratio to {names.rival_label} (the paper's ratio)" if is_compared(records, names) else ""
+    axes.set_title(f"Throughput{ratio}", loc="left")
     axes.set_xlabel("videos/s")
 
 
-def _speed_label(record: Record) -> str:
+def _speed_label(record: Record, compared: bool) -> str:
     label = f"{record['videos_per_s']:.3g}"
-    for ratio in record["ratios"].values():
+    for ratio in record["ratios"].values() if compared else ():
         paper = f" ({record['paper']['ratio']:.2f}x)" if record["paper"] else ""
         label += f",  {ratio:.2f}x{paper}"
     return label

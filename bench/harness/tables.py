@@ -25,8 +25,9 @@ class Table(NamedTuple):
 
 def throughput_table(records: Sequence[Record], names: ModelNames) -> Table:
     """Videos a second, beside what the paper states."""
-    ratio = f"times {names.rival_label} (paper)"
-    columns = ["model", "frames", "patch", "GFLOPs (paper)", "videos/s", ratio, "paper, RTX 3090"]
+    compared = is_compared(records, names)
+    ratio = [f"times {names.rival_label} (paper)"] * compared
+    columns = ["model", "frames", "patch", "GFLOPs (paper)", "videos/s", *ratio, "paper, RTX 3090"]
     lines = []
     for record in records:
         paper = record["paper"] or {}
@@ -37,11 +38,17 @@ def throughput_table(records: Sequence[Record], names: ModelNames) -> Table:
                 str(record["patch"]),
                 f"{record['gflops']:.1f} {_bracket(paper.get('gflops'), '.1f')}",
                 _three_digits(record["videos_per_s"]),
-                f"{_or_dash(record['ratios'].get(names.rival), '.2f')} {_bracket(paper.get('ratio'), '.2f')}",
+                *[f"{_or_dash(record['ratios'].get(names.rival), '.2f')} {_bracket(paper.get('ratio'), '.2f')}"]
+                * compared,
                 _or_dash(paper.get("videos_per_s"), ".1f"),
             ]
         )
     return Table(f"Throughput: {describe(records)}", columns, lines)
+
+
+def is_compared(records: Sequence[Record], names: ModelNames) -> bool:
+    """Tells if a model other than the rival has its ratio to it."""
+    return any(names.rival in record["ratios"] for record in records if record["case"] != names.rival)
 
 
 def stage_table(records: Sequence[Record], names: ModelNames) -> Table:
