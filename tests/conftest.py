@@ -54,7 +54,8 @@ def pytest_configure():
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Triton's interpreter takes seconds for a test: the conformance suite shows it each dtype in one layout, the other
-    tests float32 and uint8; all of it with -m slow. (On a GPU nothing is left out.)"""
+    tests float32 and uint8, and those marked slow_if_interpreted nothing; all of it with -m slow. (On a GPU nothing is
+    left out.)"""
     if not is_emulated("triton"):
         return
     for item in items:
@@ -67,7 +68,7 @@ def pytest_collection_modifyitems(items):
             usual = usual or params["layout"] == layouts[dtypes.index(params["dtype"]) % len(layouts)]
         else:
             usual = params.get("dtype", torch.float32) in (torch.float32, torch.uint8)
-        if not usual:
+        if not usual or item.get_closest_marker("slow_if_interpreted"):
             item.add_marker(pytest.mark.slow)
 
 

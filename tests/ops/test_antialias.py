@@ -71,15 +71,36 @@ def test_turning_it_on_changes_nothing_but_the_ends_where_nothing_is_downscaled(
     assert not torch.allclose(antialiased[..., 0, :], plain[..., 0, :])
 
 
-@pytest.mark.parametrize("padding", ["zeros", "border"])
-@pytest.mark.parametrize("out", [(3, 4), (1, 1), (14, 2)], ids=str)
-def test_gradcheck_around_the_frame(out, padding, backend, device):
+def around_the_frame(out: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Six frames and boxes in float64: some partly outside, one mirrored, one much smaller than a pixel."""
     boxes = smooth_boxes(4, out, (9, 10), seed=3, reach=0.5, kinks=corners)
     boxes = torch.cat([boxes, torch.tensor([[4.31, 5.23, -7.1, 8.3], [5.17, 4.39, 0.4, -0.3]])])
-    frames = random_images((6, 2, 9, 10), torch.float64, "contiguous").to(device).requires_grad_()
-    boxes = boxes.double().to(device).requires_grad_()
+    return random_images((6, 2, 9, 10), torch.float64, "contiguous"), boxes.double()
+
+
+sizes_around_the_frame = pytest.mark.parametrize("out", [(3, 4), (1, 1), (14, 2)], ids=str)
+
+
+@pytest.mark.slow_if_interpreted("the next test holds the gradients to those of the reference")
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@sizes_around_the_frame
+def test_gradcheck_around_the_frame(out, padding, backend, device):
+    inputs = [tensor.to(device).requires_grad_() for tensor in around_the_frame(out)]
     crop = lambda f, b: crop_resize(f, b, out, antialias=True, padding=padding, backend=backend)  # noqa: E731
-    assert torch.autograd.gradcheck(crop, (frames, boxes), eps=1e-5, fast_mode=True)
+    assert torch.autograd.gradcheck(crop, inputs, eps=1e-5, fast_mode=True)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@sizes_around_the_frame
+def test_gradients_around_the_frame_are_those_of_the_reference(out, padding, backend, device):
+    def gradients(backend, device):
+        inputs = [tensor.to(device).requires_grad_() for tensor in around_the_frame(out)]
+        patches = crop_resize(*inputs, out, antialias=True, padding=padding, backend=backend)
+        upstream = random_images(tuple(patches.shape), torch.float64, "contiguous", seed=1).to(device)
+        return [gradient.cpu() for gradient in torch.autograd.grad(patches, inputs, upstream)]
+
+    for got, expected in zip(gradients(backend, device), gradients("reference", "cpu"), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("size", "out"), [(9, 3), (15, 5), (15, 3), (7, 1), (5, 5)])

@@ -101,6 +101,7 @@ def test_gradients_match_the_reference_in_float64(request, spec, dtype, layout, 
             )
 
 
+@pytest.mark.slow_if_interpreted("the gradients are held to those of the reference, of which differences are taken")
 @pytest.mark.parametrize("spec", [s for s in SPECS if s.examples.differentiable], ids=lambda s: s.name)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gradcheck(request, spec, layout, backend):
@@ -157,6 +158,7 @@ def test_each_gradient_is_computed_only_when_asked_for(request, spec, dtype, lay
         assert len(kernels) == spec.gradient_kernels, kernels
 
 
+@pytest.mark.slow_if_interpreted("the interpreter has one thread, and takes programs in their order")
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
 def test_results_are_bitwise_reproducible(request, spec, backend):
     """From run to run, and for our own kernels whatever the number of threads."""

@@ -12,7 +12,7 @@ from torch import Tensor
 import adafocus_ops
 from adafocus_ops import crop_resize
 from adafocus_ops.examples.tensors import random_images, smooth_boxes
-from conftest import ORACLES
+from conftest import ORACLES, is_emulated
 
 pytestmark = pytest.mark.usefixtures("crop_resize_runs")
 
@@ -195,7 +195,8 @@ def test_gradcheck_around_the_frame(box, padding, backend, device):
     def fn(frames, boxes):
         return crop_resize(frames, boxes, (5, 5), padding=padding, backend=backend)
 
-    assert torch.autograd.gradcheck(fn, (frames, boxes), eps=1e-5)
+    # Differences by every element take a thousand calls; in an emulation those in random directions have to do.
+    assert torch.autograd.gradcheck(fn, (frames, boxes), eps=1e-5, fast_mode=is_emulated(backend))
 
 
 def test_on_a_pixel_the_derivative_is_that_of_larger_coordinates(backend, device):
