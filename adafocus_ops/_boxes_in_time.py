@@ -63,7 +63,7 @@ def for_frames(
     require(frame_index.ndim == 2, lambda: f"frame_index must be [B, K], got {describe(frame_index)}")
     rows, picked = frame_index.shape
     require(
-        boxes.ndim in (2, 3) and boxes.shape[0] == rows and boxes.shape[-1] == 4 and boxes.shape[-2:].numel() > 0,
+        boxes.ndim in (2, 3) and boxes.shape[0] == rows and boxes.shape[-1] == 4 and 0 not in boxes.shape[1:],
         lambda: f"boxes must be [B, T, 4] or [B, 4] with B={rows} (frame_index), got {describe(boxes)}",
     )
     check_same_device("boxes", boxes, "frame_index", frame_index)

@@ -25,6 +25,8 @@ DEFAULTS = {
         "num_focus_frames": 12,
     },
     "adafocus_models.data.read_clip": {"frame_size": 224, "short_side": 256},
+    "adafocus_models.Thresholds": {"criterion": "entropy"},
+    "adafocus_models.solve_thresholds": {"criterion": "entropy"},
     "adafocus_models.exit_score": {"criterion": "entropy"},
     "adafocus_models.pictures.contact_sheet": {"title": "", "note": ""},
     "adafocus_models.pictures.write_video": {"title": "", "note": ""},
@@ -33,6 +35,8 @@ DEFAULTS = {
     "adafocus_ops.crop_resize": {"padding": "zeros", "antialias": False},
     "adafocus_ops.exit_gate": {"criterion": "entropy"},
     "adafocus_ops.expected_value": {"num_samples": 128, "mode": "sampled", "normaliser_grad": False},
+    "adafocus_ops.boxes.for_frames": {"interpolation": "linear"},
+    "adafocus_ops.weighted_sample": {"sorted": False},
     "adafocus_ops.temporal_shift": {"fold_div": 8, "inverse": False},
 }
 MODULES = ("adafocus_ops", "adafocus_ops.boxes", "adafocus_models", "adafocus_models.data", "adafocus_models.pictures")
@@ -43,7 +47,8 @@ def public(module: ModuleType) -> Iterator[tuple[str, Callable]]:
     for name in getattr(module, "__all__", vars(module)):
         value = getattr(module, name)
         own = inspect.isfunction(value) or inspect.isclass(value)
-        if own and not name.startswith("_") and value.__module__.startswith(module.__name__):
+        package = module.__name__.partition(".")[0]
+        if own and not name.startswith("_") and value.__module__.startswith(package):
             yield f"{module.__name__}.{name}", value
 
 
