@@ -216,7 +216,6 @@ def test_no_box_touches_more_than_a_frame():
         (crop_cases.Crop, {"gradient": "frames", "backward_only": True}, lambda read, frames, out: frames + out),
         (crop_cases.Crop, {"gradient": "frames"}, lambda read, frames, out: read + out + frames + out),
     ],
-    ids=str,
 )
 def test_bytes_of_every_pass(make, options, bytes_of):
     crop = make(4, F32, frame_size=16, sides=(5, 12), num_boxes=3, **options)

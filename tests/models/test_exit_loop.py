@@ -132,7 +132,6 @@ def wrong_gate(logits):
         (Thresholds.of([-0.5], "confidence"), ValueError, "values must be at least 0 as scores of criterion 'conf"),
         (Thresholds.of([0.5], "margin"), ValueError, "criterion must be one of 'entropy', .* got 'margin'"),
     ],
-    ids=str,
 )
 def test_a_gate_that_does_not_fit(gate, error, message):
     with pytest.raises(error, match=message):

@@ -57,14 +57,14 @@ def crop_call(dtype: torch.dtype, layout: str, out_dtype: torch.dtype | None = N
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border"])
-@pytest.mark.parametrize(("dtype", "layout"), itertools.product((torch.uint8, *SMALL_FLOATS), LAYOUTS), ids=str)
+@pytest.mark.parametrize(("dtype", "layout"), list(itertools.product((torch.uint8, *SMALL_FLOATS), LAYOUTS)), ids=str)
 def test_staged_forward(monkeypatch, dtype, layout, padding):
     frames, boxes, crop = crop_call(dtype, layout, padding=padding, **IMAGENET)
     pairs = fast_and_any(monkeypatch, lambda: [crop(frames, boxes)], "fwd_staged_kernel<", "fwd_any_kernel<")
     assert_close(pairs, torch.float32 if dtype == torch.uint8 else dtype)
 
 
-@pytest.mark.parametrize(("dtype", "layout"), itertools.product((torch.uint8, *SMALL_FLOATS), LAYOUTS), ids=str)
+@pytest.mark.parametrize(("dtype", "layout"), list(itertools.product((torch.uint8, *SMALL_FLOATS), LAYOUTS)), ids=str)
 def test_staged_gradient_of_the_boxes(monkeypatch, dtype, layout):
     frames, boxes, crop = crop_call(dtype, layout, torch.float32, **IMAGENET)
     boxes.requires_grad_()
@@ -80,7 +80,7 @@ def test_staged_gradient_of_the_boxes(monkeypatch, dtype, layout):
         torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-5 * float(slow.abs().max()))
 
 
-@pytest.mark.parametrize(("dtype", "layout"), itertools.product(SMALL_FLOATS, LAYOUTS), ids=str)
+@pytest.mark.parametrize(("dtype", "layout"), list(itertools.product(SMALL_FLOATS, LAYOUTS)), ids=str)
 def test_tiled_gradient_of_the_frames(monkeypatch, dtype, layout):
     frames, boxes, crop = crop_call(dtype, layout, **IMAGENET)
     frames = frames.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else frames
@@ -107,7 +107,7 @@ def test_samples_of_a_warp_are_those_of_a_block(monkeypatch, dtype, items, k):
         assert torch.equal(quick, slow)
 
 
-@pytest.mark.parametrize(("dtype", "layout"), itertools.product((*SMALL_FLOATS, torch.float64), LAYOUTS), ids=str)
+@pytest.mark.parametrize(("dtype", "layout"), list(itertools.product((*SMALL_FLOATS, torch.float64), LAYOUTS)), ids=str)
 @pytest.mark.parametrize("channels", [8, 24])
 def test_dense_shifts(monkeypatch, dtype, layout, channels):
     x = random_images((6, channels, 4, 8), dtype, layout)
