@@ -83,11 +83,11 @@ def _published_name(name: str, renamed: Mapping[str, str]) -> str:
 def read(source: Source) -> dict[str, Tensor]:
     """The weights in a file or mapping, without what commonly surrounds them and their names."""
     state: Any = source if isinstance(source, Mapping) else read_file(os.fspath(source))
-    while isinstance(state, Mapping):
-        inner = next((state[key] for key in CONTAINERS if isinstance(state.get(key), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
+    for _ in CONTAINERS:  # not for ever: a pickle may contain itself
+        inside = [
+            state[key] for key in CONTAINERS if isinstance(state, Mapping) and isinstance(state.get(key), Mapping)
+        ]
+        state = inside[0] if inside else state
     require(isinstance(state, Mapping), lambda: f"a checkpoint must hold a state dict, got {describe(state)}")
     strangers = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     require(not strangers, lambda: f"a state dict must hold tensors only; these entries are none: {_listed(strangers)}")

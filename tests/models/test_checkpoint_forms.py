@@ -80,7 +80,16 @@ def test_weights_that_are_there_twice_are_not_chosen_from():
         ValueError, match=r"has these weights more than once, under student\., teacher\.: pass one as a"
     ):
         load_checkpoint(Small(), both)
-    assert_loads(weights() | prefixed("body.2.", {}))
+    with pytest.raises(ValueError, match=r"9 unexpected: ema\.body\.0\.bias, "):
+        load_checkpoint(Small(), weights() | prefixed("ema.", weights()))
+
+
+def test_a_checkpoint_that_contains_itself(tmp_path):
+    content = {"epoch": 1}
+    content["model"] = content
+    torch.save(content, tmp_path / "circle.pth")
+    with pytest.raises(ValueError, match="must hold tensors only; these entries are none: epoch, model"):
+        load_checkpoint(Small(), tmp_path / "circle.pth")
 
 
 def test_what_a_prefix_does_not_excuse():
