@@ -252,7 +252,6 @@ def test_curve_goes_from_cheap_to_good():
         ({"budget": 1.0}, r"budget must be at least 2 \(all that can leave early do\), got 1"),
         ({"budget": NAN}, "budget must be at least 2"),
     ],
-    ids=str,
 )
 def test_bad_arguments(change, message):
     scores, costs, _ = random_scores()
@@ -270,7 +269,6 @@ def test_bad_arguments(change, message):
         ({"logits": torch.rand(5, 6, 3), "labels": torch.zeros(5).long()}, r"labels must be \[V\] with V=6 .*\(5,\)"),
         ({"correct": torch.zeros(5, 6)}, r"correct must be bool .* got \(5, 6\) float32"),
     ],
-    ids=str,
 )
 def test_bad_arguments_of_the_evaluation(change, message):
     scores, costs, _ = random_scores(videos=6)
