@@ -33,6 +33,7 @@ def traced(layout: str) -> Iterator:
             yield pytest.param(op, found[name], id=f"{op}-{layout}-{name}")
 
 
+@pytest.mark.slow_if_interpreted("schema, fake kernel and vmap rule are those of the reference; the next test calls it")
 @pytest.mark.parametrize(
     ("op", "example"), [*traced("contiguous"), *(p for p in traced("strided") if "crop" not in p.values[0])]
 )
