@@ -24,7 +24,7 @@ export ADAFOCUS_CUDA_ARCHS
 
 SOURCES := setup.py $(shell find csrc -type f)
 
-.PHONY: all build test throughput ops-bench cuda-report gpu lint format sanitize slow clean
+.PHONY: all build test throughput ops-bench cuda-report gpu lint format sanitize slow mutants clean
 all: build
 
 # Dependencies, once for each pyproject.toml. torch comes first: the extension is built against it.
@@ -49,6 +49,10 @@ test: build
 
 slow: build
 	$(PY) -m pytest -m "slow or big" $(ARGS)
+
+mutants: build
+	$(PY) -m pip install --quiet cosmic-ray
+	$(PY) tests/mutants.py $(ARGS)
 
 throughput: build
 	$(PY) bench/throughput.py $(ARGS)

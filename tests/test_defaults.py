@@ -67,6 +67,28 @@ def test_defaults_are_the_ones_in_the_table(module):
     assert {name: values for name, values in found.items() if values} == table
 
 
+# Arguments with a default that may be given by position; all others of a function are given by name.
+BY_POSITION = {
+    "adafocus_models.exit_score": {"criterion"},
+    "adafocus_models.top_k_accuracy": {"k"},
+    "adafocus_ops.boxes.full_frame": {"device"},
+    "adafocus_ops.boxes.grid": {"device"},
+    "adafocus_ops.gather_rows": {"count"},
+    "adafocus_ops.scatter_rows": {"count"},
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_options_are_given_by_name(module):
+    pytest.importorskip("PIL", reason="adafocus_models.data and pictures need Pillow")
+    __import__(module)
+    for name, function in public(sys.modules[module]):
+        if inspect.isfunction(function):
+            parameters = inspect.signature(function).parameters.values()
+            options = {p.name for p in parameters if p.default is not p.empty and p.kind is not p.KEYWORD_ONLY}
+            assert options == BY_POSITION.get(name, set()), name
+
+
 @pytest.mark.parametrize("backend", ["reference", None], ids=str)
 def test_gradient_of_an_expected_value_takes_the_normaliser_as_a_constant(backend):
     values = torch.rand(3, 6, 2, generator=torch.Generator().manual_seed(0))
