@@ -30,8 +30,7 @@ def multiply_adds(model: VideoModel) -> dict[str, int]:
 
     Source: Uni-AdaFocus, Tables II to V.
     """
-    for wrapper in ("_orig_mod", "module"):
-        model = getattr(model, wrapper, model)
+    model = _unwrapped(model)
     require(isinstance(model, VideoModel), lambda: f"model must be a VideoModel, got {describe(model)}", TypeError)
     counts = Counter()  # child module -> multiply-adds
     hooks = [
@@ -60,6 +59,14 @@ def multiply_adds(model: VideoModel) -> dict[str, int]:
     if model.exit0_modules:
         result["exit0"] = sum(counts[name] for name in model.exit0_modules)
     return result
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module within torch.compile's and the parallel ones', in any order."""
+    for wrapper in ("_orig_mod", "module"):
+        if not isinstance(model, VideoModel) and hasattr(model, wrapper):
+            return _unwrapped(getattr(model, wrapper))
+    return model
 
 
 def _count(counts: Counter, name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
