@@ -170,16 +170,30 @@ def test_forward_mode_names_the_op(through):
             tangent(function, x)
 
 
+def test_forward_mode_over_reverse_mode_names_the_op():
+    for name, function, x in (
+        ("crop_resize", lambda b: crop_resize(FRAMES, b, 4).sum(), BOXES),
+        ("crop_mean", lambda f: crop_mean(f, BOXES, 4).square().sum(), FRAMES),
+        ("expected_value", lambda w: expected_value(WEIGHTS, w, 2, seed=1).sum(), WEIGHTS),
+    ):
+        with pytest.raises(NotImplementedError, match=f"{name} has no forward-mode derivative"):
+            torch.func.hessian(function)(x)
+
+
 @pytest.mark.parametrize(
     ("value", "on"),
     [("1", True), ("true", True), ("ON", True), ("0", False), ("false", False), ("No", False), ("", False)],
 )
-def test_the_debug_variable(value, on):
+def test_the_debug_variable(monkeypatch, value, on):
+    monkeypatch.setenv("ADAFOCUS_DEBUG", value)
+    assert adafocus_ops.checks._flag("ADAFOCUS_DEBUG") == on
+
+
+def test_the_debug_variable_counts_from_the_start():
     code = "import adafocus_ops.checks as c; print(c._debug)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"ADAFOCUS_DEBUG": value}, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == str(on), done.stderr
+    environment = os.environ | {"ADAFOCUS_DEBUG": "yes"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr
 
 
 def test_a_debug_variable_that_is_neither(monkeypatch):
