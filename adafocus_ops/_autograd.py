@@ -13,35 +13,15 @@ def differentiable(op: str, *tensors: Tensor) -> bool:
     Raises:
         NotImplementedError: in forward mode, in which no op has derivatives.
     """
-    _forbid_forward_mode(op, tensors)
-    return torch.is_grad_enabled() and any(map(_requires_grad, tensors))
-
-
-def gradient(op: str, kernel: Callable, *arguments: Any) -> Tensor:
-    """A gradient of an op, by its kernel; it is once differentiable.
-
-    Raises:
-        NotImplementedError: in forward mode (over reverse mode).
-    """
-    _forbid_forward_mode(op, arguments)
-    return _Gradient.apply(op, kernel, *arguments)
-
-
-def _forbid_forward_mode(op: str, arguments: tuple) -> None:
-    if torch.autograd.forward_ad._current_level < 0:
-        return
-    if any(isinstance(value, Tensor) and _has_tangent(value) for value in arguments):
+    if torch.autograd.forward_ad._current_level >= 0 and any(map(_has_tangent, tensors)):
         raise NotImplementedError(
             f"{op} has no forward-mode derivative: use reverse mode (backward, torch.func.vjp, jacrev)"
         )
+    return torch.is_grad_enabled() and any(map(_requires_grad, tensors))
 
 
 def _has_tangent(tensor: Tensor) -> bool:
-    """Also within the wrappers of torch.func."""
-    if torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None:
-        return True
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    return wrapped and _has_tangent(torch._C._functorch.get_unwrapped(tensor))
+    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _requires_grad(tensor: Tensor) -> bool:
@@ -53,7 +33,7 @@ def _requires_grad(tensor: Tensor) -> bool:
     return tensor.requires_grad
 
 
-class _Gradient(torch.autograd.Function):
+class Gradient(torch.autograd.Function):
     """A gradient of an op, which has no derivative of its own: asking for one raises."""
 
     generate_vmap_rule = True

@@ -170,16 +170,6 @@ def test_forward_mode_names_the_op(through):
             tangent(function, x)
 
 
-def test_forward_mode_over_reverse_mode_names_the_op():
-    for name, function, x in (
-        ("crop_resize", lambda b: crop_resize(FRAMES, b, 4).sum(), BOXES),
-        ("crop_mean", lambda f: crop_mean(f, BOXES, 4).square().sum(), FRAMES),
-        ("expected_value", lambda w: expected_value(WEIGHTS, w, 2, seed=1).sum(), WEIGHTS),
-    ):
-        with pytest.raises(NotImplementedError, match=f"{name} has no forward-mode derivative"):
-            torch.func.hessian(function)(x)
-
-
 @pytest.mark.parametrize(
     ("value", "on"),
     [("1", True), ("true", True), ("ON", True), ("0", False), ("false", False), ("No", False), ("", False)],
