@@ -17,7 +17,7 @@ ARGS ?=
 PY := $(VENV)/bin/python
 
 # CUDA kernels for the cards of this machine; where there is none, for an RTX 30 and an H100, which is enough to
-# compile, inspect and emulate them. Each further architecture costs a minute. (pip and wheels build for all.)
+# compile, inspect and emulate them. Each further architecture costs time. (pip and wheels build for all.)
 CARDS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]+$$' | sort -u)
 ADAFOCUS_CUDA_ARCHS ?= $(or $(strip $(CARDS)),8.6 9.0)
 export ADAFOCUS_CUDA_ARCHS
@@ -27,19 +27,26 @@ SOURCES := setup.py $(shell find csrc -type f)
 .PHONY: all build test throughput ops-bench cuda-report gpu lint format sanitize slow mutants clean
 all: build
 
-# Dependencies, once for each pyproject.toml. torch comes first: the extension is built against it.
+# Dependencies and the Python of both packages, once for each pyproject.toml.
 $(VENV)/.installed: pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(if $(SYSTEM_TORCH),--system-site-packages) $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(if $(SYSTEM_TORCH),,$(PY) -m pip install "$(TORCH)" numpy)
 	$(PY) -m pip install --quiet "setuptools>=77" ninja
-	$(PY) -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	ADAFOCUS_BUILD=0 $(PY) -m pip install --quiet --no-build-isolation --editable ".[dev]"
 	@touch $@
 
-# The extension, which the installation has built, again when a source changed since.
+# Ninja compiles what has changed; without --force setuptools would not ask it.
+BUILD_EXTENSION = PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) setup.py --quiet build_ext --inplace --force
+
+# The extension, with all kernels.
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
-	@test -z "$$(find $(SOURCES) -newer $<)" || \
-	  PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) setup.py build_ext --inplace
+	$(BUILD_EXTENSION)
+	@touch $@ $(VENV)/.built-cpu
+
+# The extension as far as it can run where there is no card: the CUDA kernels take most of the time to compile.
+$(VENV)/.built-cpu: $(VENV)/.installed $(SOURCES)
+	ADAFOCUS_CUDA=0 $(BUILD_EXTENSION)
 	@touch $@
 
 build: $(VENV)/.built
@@ -54,7 +61,7 @@ mutants: build
 	$(PY) -m pip install --quiet cosmic-ray
 	$(PY) tests/mutants.py $(ARGS)
 
-throughput: build
+throughput: $(if $(strip $(CARDS)),$(VENV)/.built,$(VENV)/.built-cpu)
 	$(PY) bench/throughput.py $(ARGS)
 
 ops-bench: build
@@ -87,4 +94,4 @@ sanitize: build
 	  $(PY) -m pytest tests/ops -k "cpu and not compile and not opcheck" --require-backend cpu $(ARGS)
 
 clean:
-	rm -rf build dist *.egg-info adafocus_ops/_C.*so $(VENV)/.built
+	rm -rf build dist *.egg-info adafocus_ops/_C.*so $(VENV)/.built $(VENV)/.built-cpu

@@ -1,6 +1,7 @@
 """Builds the extension library: C++ kernels always, CUDA kernels where nvcc and a CUDA build of torch are.
 
 Environment:
+    ADAFOCUS_BUILD=0           installs the Python alone: `python setup.py build_ext --inplace` comes afterwards.
     ADAFOCUS_CUDA=0 or 1       leaves the CUDA kernels out, or fails loudly if they cannot be built.
     ADAFOCUS_CUDA_ARCHS        architectures, such as "8.6 9.0+PTX" (default: all that nvcc knows of DEFAULT_ARCHS).
     ADAFOCUS_EXTRA_CFLAGS      further flags of the C++ compiler and linker (sanitizers, debugging).
@@ -84,7 +85,9 @@ def cuda_flags() -> list[str]:
 
 
 def extensions() -> list:
-    """The extension library, or nothing where there is no C++ compiler."""
+    """The extension library, or nothing where it is not wanted or there is no C++ compiler."""
+    if os.environ.get("ADAFOCUS_BUILD") == "0":
+        return []
     compiler = os.environ.get("CXX", "c++").split()[0]
     if not shutil.which(compiler):
         if os.environ.get("ADAFOCUS_CUDA") == "1":

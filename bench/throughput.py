@@ -27,6 +27,7 @@ from bench.harness.timing import interleave, peak_memory_mib
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
+MAX_SECONDS = {"cpu": 30, "cuda": 300}
 WARMUP = 3  # rounds
 
 
@@ -52,11 +53,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     source.add_argument("--synthetic", action="store_true", help="random frames")
     parser.add_argument(
-        "--max-seconds", type=float, default=300, help="no timed round starts after this long (default: 300)"
+        "--max-seconds", type=float, help="no timed round starts after this long (default: 30 on a CPU, 300 on a GPU)"
     )
     parser.add_argument("--plot", action="store_true", help="write a plot beside the records")
     args = parser.parse_args(arguments)
     args.dtype = args.dtype or DEFAULT_DTYPE[args.device.type]
+    args.max_seconds = MAX_SECONDS[args.device.type] if args.max_seconds is None else args.max_seconds
     try:
         backends.choose("crop_resize", args.device.type, args.backend)
         args.configs = models.select(args.configs or models.DEFAULT_CASES[args.device.type], args.exit_ratio)
