@@ -45,7 +45,7 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 build: $(VENV)/.built
 
 test: build
-	$(PY) -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+	$(PY) -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 slow: build
 	$(PY) -m pytest -m "slow or big" $(ARGS)

@@ -31,11 +31,16 @@ TESTS = {
     "adafocus_ops/_reference/race.py": ["ops/test_weighted_sample.py", "ops/test_expected_value.py"],
     "adafocus_ops/_reference/rows.py": ["ops/test_gather_rows.py", "ops/test_scatter_rows.py"],
     "adafocus_ops/_crop_a": ["ops/test_crop_*.py"],
-    "adafocus_ops/checks.py": ["ops/test_*arguments.py", "ops/test_boxes.py", "ops/test_exit_gate.py"],
+    "adafocus_ops/checks.py": [
+        "ops/test_*arguments.py",
+        "ops/test_calls.py",
+        "ops/test_boxes.py",
+        "ops/test_exit_gate.py",
+    ],
     "adafocus_ops": ["ops/*.py"],
-    "adafocus_models/data": ["models/test_video.py"],
-    "adafocus_models/exits": ["models/test_metrics.py", "models/test_threshold*.py"],
-    "adafocus_models/pictures": ["models/test_predict.py"],
+    "adafocus_models/data": ["models/test_video*.py", "models/test_image_folders.py"],
+    "adafocus_models/exits": ["models/test_metrics.py", "models/test_threshold*.py", "models/test_exit_loop.py"],
+    "adafocus_models/pictures": ["models/test_predict*.py", "models/test_fonts.py"],
     "adafocus_models": ["models/*.py"],
 }
 # Kernels in an emulation are slow, and say nothing of the Python layers that the others do not.

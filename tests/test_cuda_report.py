@@ -10,6 +10,7 @@ from bench import cuda_report
 from bench.harness import cuobjdump
 from bench.harness.cuobjdump import NoReportError
 from bench.harness.kernels import LAUNCH_SHARED, LIMITS, Kernel, occupancy
+from made_once import made_once
 
 # Part of a kernel's name -> what it must do 16 bytes at a time: its time is that of moving them.
 MEMORY_BOUND = {
@@ -21,14 +22,12 @@ MEMORY_BOUND = {
 }
 
 
-needs_kernels = pytest.mark.xdist_group("kernels")  # one worker reads them, once
-
-
 @pytest.fixture(scope="module")
-def kernels() -> list[Kernel]:
+def kernels(tmp_path_factory) -> list[Kernel]:
     """The kernels of the built extension."""
     try:
-        return cuobjdump.read_kernels(cuobjdump.find_extension())
+        extension = cuobjdump.find_extension()
+        return made_once(tmp_path_factory, "kernels", lambda: cuobjdump.read_kernels(extension))
     except NoReportError as reason:
         pytest.skip(str(reason))
 
@@ -37,12 +36,10 @@ def name(kernel: Kernel) -> str:
     return f"{kernel.name} on sm_{kernel.arch}"
 
 
-@needs_kernels
 def test_no_kernel_spills_or_has_a_stack_frame(kernels):
     assert not {name(kernel): (kernel.stack, kernel.local) for kernel in kernels if kernel.stack or kernel.local}
 
 
-@needs_kernels
 def test_memory_bound_kernels_move_16_bytes_at_a_time(kernels):
     for part, accesses in MEMORY_BOUND.items():
         found = [kernel for kernel in kernels if part in kernel.name]
@@ -51,19 +48,16 @@ def test_memory_bound_kernels_move_16_bytes_at_a_time(kernels):
             assert not [(name(kernel), access) for kernel in found if kernel.widest(access) < 16]
 
 
-@needs_kernels
 def test_no_result_comes_from_atomics(kernels):
     """The blocks of the exit gate count how many of them have finished; nothing else is atomic."""
     atomic = {kernel.name.split("<")[0] for kernel in kernels if "atomic" in kernel.accesses}
     assert atomic == {"exit_gate_fwd_kernel"}
 
 
-@needs_kernels
 def test_every_kernel_has_launch_bounds(kernels):
     assert not [name(kernel) for kernel in kernels if kernel.threads is None]
 
 
-@needs_kernels
 def test_launches_that_ask_for_shared_memory_are_of_kernels(kernels):
     for part in LAUNCH_SHARED:
         assert [kernel for kernel in kernels if part in kernel.name], f"there is no kernel {part}"

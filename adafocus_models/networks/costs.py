@@ -62,12 +62,10 @@ def multiply_adds(model: VideoModel) -> dict[str, int]:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model within torch.compile, DataParallel and the like, in any order."""
-    while not isinstance(model, VideoModel):
-        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
-        if not isinstance(inner, nn.Module):
-            break
-        model = inner
+    """The module within torch.compile's and the parallel ones', in any order."""
+    for wrapper in ("_orig_mod", "module"):
+        if not isinstance(model, VideoModel) and hasattr(model, wrapper):
+            return _unwrapped(getattr(model, wrapper))
     return model
 
 

@@ -118,8 +118,6 @@ def test_multiply_adds_of_wrapped_models(outer):
     model = outer.model
     counts = multiply_adds(model)
     assert counts["total"] > 0
-    assert multiply_adds(torch.compile(model)) == counts
-    assert multiply_adds(nn.DataParallel(model)) == counts
     assert multiply_adds(torch.compile(nn.DataParallel(model))) == counts
     assert multiply_adds(nn.DataParallel(torch.compile(model))) == counts
     model.focus_encoder = torch.compile(model.focus_encoder)

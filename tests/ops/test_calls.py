@@ -174,12 +174,16 @@ def test_forward_mode_names_the_op(through):
     ("value", "on"),
     [("1", True), ("true", True), ("ON", True), ("0", False), ("false", False), ("No", False), ("", False)],
 )
-def test_the_debug_variable(value, on):
+def test_the_debug_variable(monkeypatch, value, on):
+    monkeypatch.setenv("ADAFOCUS_DEBUG", value)
+    assert adafocus_ops.checks._flag("ADAFOCUS_DEBUG") == on
+
+
+def test_the_debug_variable_counts_from_the_start():
     code = "import adafocus_ops.checks as c; print(c._debug)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"ADAFOCUS_DEBUG": value}, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == str(on), done.stderr
+    environment = os.environ | {"ADAFOCUS_DEBUG": "yes"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr
 
 
 def test_a_debug_variable_that_is_neither(monkeypatch):

@@ -238,11 +238,11 @@ def test_forward_mode_is_an_error_not_a_tangent_of_zero(backend, device):
     def crop(boxes):
         return crop_resize(frames, boxes, 4, backend=backend)
 
-    with pytest.raises((RuntimeError, NotImplementedError), match="jvp"):
+    with pytest.raises((RuntimeError, NotImplementedError), match="crop_resize has no forward-mode derivative"):
         torch.func.jvp(crop, (boxes,), (torch.ones_like(boxes),))
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(boxes, torch.ones_like(boxes))
-        with pytest.raises((RuntimeError, NotImplementedError), match="jvp"):
+        with pytest.raises((RuntimeError, NotImplementedError), match="crop_resize has no forward-mode derivative"):
             crop(dual)
 
 

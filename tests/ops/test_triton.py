@@ -13,6 +13,7 @@ from test_weighted_sample import KNOWN_ANSWERS
 import adafocus_ops
 from adafocus_ops.examples.tensors import random_images, random_rows
 from conftest import device_of, require_backend
+from made_once import made_once
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 tl = triton.language
@@ -29,11 +30,14 @@ weighted_sample = pytest.importorskip("adafocus_ops._triton.weighted_sample")
 
 
 ARCHITECTURES = (86, 90)
-needs_compiled = pytest.mark.xdist_group("compiled")  # one worker compiles them, once
 
 
 @pytest.fixture(scope="module")
-def compiled() -> list[dict]:
+def compiled(tmp_path_factory) -> list[dict]:
+    return made_once(tmp_path_factory, "triton", _compile)
+
+
+def _compile() -> list[dict]:
     environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("compile_triton.py"))]
     running = [
@@ -45,7 +49,6 @@ def compiled() -> list[dict]:
     return [kernel for output in outputs for kernel in json.loads(output)]
 
 
-@needs_compiled
 def test_kernels_compile_without_spills_or_atomics(compiled):
     for kernel in compiled:
         assert not [name for name in kernel["ptx"] if name.startswith(("atom", "red"))], kernel
@@ -53,21 +56,18 @@ def test_kernels_compile_without_spills_or_atomics(compiled):
         assert kernel["stack"] <= 16, kernel
 
 
-@needs_compiled
 def test_division_is_exact(compiled):
     """Positions of whole-pixel boxes must be whole."""
     for kernel in compiled:
         assert not [name for name in kernel["ptx"] if name.startswith(("div.full", "div.approx"))], kernel
 
 
-@needs_compiled
 def test_an_op_is_one_launch(compiled):
     """The gate is one for the scores and one for the lists."""
     for kernel in compiled:
         assert kernel["launches"] == (2 if kernel["case"].startswith("exit_gate") else 1), kernel
 
 
-@needs_compiled
 def test_a_launch_is_one_grid_axis_and_an_allocation(compiled):
     """Grid axes 1 and 2 are short; nothing that a CUDA graph could not capture surrounds the launch."""
     harmless = {"empty", "empty_like", "view", "detach"}  # the last two move nothing
@@ -76,7 +76,6 @@ def test_a_launch_is_one_grid_axis_and_an_allocation(compiled):
         assert {name.split(".")[1] for name in kernel["operators"]} <= harmless, kernel
 
 
-@needs_compiled
 def test_channels_are_accessed_together(compiled):
     """16 bytes of a channels_last feature map at a time, the 4 bytes of a pixel of four channels."""
     for kernel in compiled:
@@ -87,7 +86,6 @@ def test_channels_are_accessed_together(compiled):
             assert not {name for name in kernel["ptx"] if name.endswith(("b8", "b16"))}, kernel
 
 
-@needs_compiled
 @pytest.mark.parametrize("op", ["gather_rows", "scatter_rows", "temporal_shift"])
 def test_dense_rows_move_in_16_bytes(op, compiled):
     dense = [k for k in compiled if k["case"].startswith(op) and k["case"].endswith((", planes", ", pixels"))]
