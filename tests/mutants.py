@@ -4,7 +4,8 @@
 
 cosmic-ray makes the mistakes (another constant, comparison, operator or default, a condition turned round) in a copy of
 this checkout, build/mutants/tree, and runs the tests that TESTS names for the module. Each mistake costs the start of
-Python and torch, some seconds; a module takes minutes to an hour. A run that was stopped goes on where it was.
+Python and torch, some seconds; a module takes minutes to an hour. A run that was stopped goes on where it was, if
+the module is still the same.
 """
 
 import argparse
@@ -92,6 +93,8 @@ def run(module: str) -> None:
         f'[cosmic-ray.distributor]\nname = "local"\n'
         f"[cosmic-ray.filters.operators-filter]\nexclude-operators = {json.dumps(LEFT_OUT)}\n"
     )
+    if session.exists() and session.stat().st_mtime < (ROOT / module).stat().st_mtime:
+        session.unlink()  # of another text
     if not session.exists():
         cosmic_ray("cosmic-ray", "baseline", str(config))
         cosmic_ray("cosmic-ray", "init", str(config), str(session))

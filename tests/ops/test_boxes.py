@@ -49,6 +49,31 @@ def test_a_policy_box_never_leaves_the_frame():
     assert corner.tolist() == [[48.0, 112.0, 96.0, 224.0]]
 
 
+def test_place_and_size_of_an_action_are_of_their_own_axes():
+    action = torch.tensor([0.25, 0.75, 0.5, 1.0])
+    assert boxes.from_action(action, (100, 240), 20, 60).tolist() == [35, 165, 40, 60]
+    assert boxes.from_centre_action(action, (100, 240), 20, 60).tolist() == [25, 180, 40, 60]
+
+
+def test_scale_keeps_the_axes_apart():
+    assert boxes.scale(torch.tensor([8.0, 10, 4, 5]), (16, 20), (4, 40)).tolist() == [2, 20, 1, 10]
+
+
+@each_converter
+def test_each_box_is_converted_alone(converter, some):
+    """In any number of dimensions."""
+    alone = torch.stack([torch.stack([converter(box) for box in row]) for row in some])
+    assert torch.equal(converter(some), alone)
+    assert torch.equal(converter(some[:, None]), alone[:, None])
+
+
+def test_clamp_shrinks_each_axis_to_its_own_size():
+    large = torch.tensor([[7.0, 7.0, 30.0, 30.0]])
+    assert boxes.clamp(large, (20, 24)).tolist() == [[10, 12, 20, 24]]
+    assert boxes.clamp(large, (40, 24)).tolist() == [[15, 12, 30, 24]]
+    assert boxes.clamp(large, (20, 40)).tolist() == [[10, 15, 20, 30]]
+
+
 def test_clamp_moves_boxes_into_the_frame():
     outside = torch.tensor([[-5.0, 5.0, 8.0, 4.0], [50.0, 50.0, 30.0, 8.0], [3.0, 3.0, -2.0, 4.0]])
     assert boxes.clamp(outside, (20, 24)).tolist() == [[4, 5, 8, 4], [10, 20, 20, 8], [3, 3, 0, 4]]
