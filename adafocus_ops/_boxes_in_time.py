@@ -8,9 +8,9 @@ from ._overridable import overridable
 from .checks import (
     INDEX_DTYPES,
     check_choice,
+    check_in_range,
     check_same_device,
     check_tensor,
-    checks_values,
     describe,
     positive_int,
     require,
@@ -69,12 +69,7 @@ def for_frames(
     check_same_device("boxes", boxes, "frame_index", frame_index)
     num_frames = positive_int("num_frames", num_frames)
     check_choice("interpolation", interpolation, INTERPOLATIONS)
-    if checks_values(frame_index) and frame_index.numel():
-        low, high = int(frame_index.min()), int(frame_index.max())
-        require(
-            low >= 0 and high < num_frames,
-            lambda: f"frame_index must be in [0, {num_frames}) (num_frames), got values from {low} to {high}",
-        )
+    check_in_range("frame_index", frame_index, num_frames, "num_frames")
     frame_index, boxes = frame_index.long(), at_least_float32(boxes)
     if boxes.ndim == 2:
         each = boxes[:, None].expand(rows, picked, 4)

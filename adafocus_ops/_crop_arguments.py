@@ -12,6 +12,7 @@ from .checks import (
     FLOAT_DTYPES,
     INDEX_DTYPES,
     check_choice,
+    check_in_range,
     check_same_device,
     check_tensor,
     checks_values,
@@ -92,12 +93,8 @@ def _check_values(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> 
         bool(finite.all()),
         lambda: f"boxes must be finite; the first that is not is box {int((~finite).int().argmax())}",
     )
-    if frame_index is not None and frame_index.numel():
-        low, high, count = int(frame_index.min()), int(frame_index.max()), prod(frames.shape[:-3])
-        require(
-            low >= 0 and high < count,
-            lambda: f"frame_index must be in [0, {count}) (frames), got values from {low} to {high}",
-        )
+    if frame_index is not None:
+        check_in_range("frame_index", frame_index, prod(frames.shape[:-3]), "frames")
 
 
 def wants_channels_last(frames: Tensor, memory_format: torch.memory_format | None) -> bool:

@@ -81,6 +81,16 @@ def _is_dense(tensor: torch.Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_nested
 
 
+def check_in_range(name: str, index: torch.Tensor, count: int, of: str) -> None:
+    """Debug mode: every value of `index` must number one of `count` things, which the argument `of` has."""
+    if not checks_values(index) or not index.numel():
+        return
+    low, high = int(index.min()), int(index.max())
+    require(
+        low >= 0 and high < count, lambda: f"{name} must be in [0, {count}) ({of}), got values from {low} to {high}"
+    )
+
+
 def check_same_device(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
     """Two tensors of one call must lie on one device."""
     require(
