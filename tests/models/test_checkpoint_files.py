@@ -62,7 +62,7 @@ STRANGERS = {
     "web page, small letters": (lambda: b"<html><body>", r"it begins with b'<html><body>' \(a web page: "),
     "error of a store": (lambda: b"<?xml version='1.0'?><Error>", r"\(a web page: "),
     "Git LFS": (lambda: LFS, r"begins with b'version https://git-lfs\.' \(a pointer of Git LFS: git lfs pull"),
-    "gzip": (lambda: gzip.compress(saved({})), r"begins with b'\\x1f\\x8b.* \(compressed: unpack it first\)"),
+    "gzip": (lambda: gzip.compress(saved({}), mtime=0), r"begins with b'\\x1f\\x8b.* \(compressed: unpack it first\)"),
     "tar": (tarred, r"begins with b'ckpt\.pth\\x00.* \(a tar archive: unpack it first\)"),
     "mp4": (lambda: b"\0\0\0 ftypisom" + bytes(99), r"begins with b'\\x00\\x00\\x00 ftypisom.* \(a video\)"),
     "npy": (lambda: numpy_bytes(np.save, np.zeros(3)), r"begins with b.\\x93NUMPY.* \(an array of NumPy\)"),
