@@ -33,8 +33,15 @@ def _requires_grad(tensor: Tensor) -> bool:
     return tensor.requires_grad
 
 
-class Gradient(torch.autograd.Function):
-    """A gradient of an op, which has no derivative of its own: asking for one raises."""
+def gradient(op: str, kernel: Callable, *arguments: Any) -> Tensor:
+    """A gradient of an op, from the kernel that computes it; it has no derivative, and asking for one raises."""
+    if not torch.is_grad_enabled():  # nobody can; and the dynamo of torch 2.11 cannot trace the function
+        return kernel(*arguments)
+    return _Gradient.apply(op, kernel, *arguments)
+
+
+class _Gradient(torch.autograd.Function):
+    """A function that is once differentiable, and says so by the name of its op."""
 
     generate_vmap_rule = True
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import backends
 from ._affine import affine_of
-from ._autograd import Gradient, differentiable
+from ._autograd import differentiable, gradient
 from ._layouts import is_channels_last
 
 
@@ -92,6 +92,6 @@ class _Crop(torch.autograd.Function):
         if grad.ndim == 2:  # of means, [K, C], which is small; that of crops is read in any strides
             grad = grad.contiguous()
         inputs, call = (grad, *ctx.saved_tensors), ctx.call
-        d_frames = Gradient.apply(call.op, call.bwd_frames, *inputs) if ctx.needs_input_grad[0] else None
-        d_boxes = Gradient.apply(call.op, call.bwd_boxes, *inputs) if ctx.needs_input_grad[1] else None
+        d_frames = gradient(call.op, call.bwd_frames, *inputs) if ctx.needs_input_grad[0] else None
+        d_boxes = gradient(call.op, call.bwd_boxes, *inputs) if ctx.needs_input_grad[1] else None
         return d_frames, d_boxes, None, None, None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import backends
-from ._autograd import Gradient, differentiable
+from ._autograd import differentiable, gradient
 from ._overridable import overridable
 from ._random import check_row_id, seed_tensor
 from ._reference import expected_value as reference
@@ -197,8 +197,8 @@ class _ExpectedValue(torch.autograd.Function):
         d_values = d_weights = None
         if ctx.needs_input_grad[0]:
             arguments = (grad, weights, coefficients, values.dtype)
-            d_values = Gradient.apply("expected_value", call.bwd_values, *arguments)
+            d_values = gradient("expected_value", call.bwd_values, *arguments)
         if ctx.needs_input_grad[1]:
             arguments = (grad, values, weights, coefficients, *draws)
-            d_weights = Gradient.apply("expected_value", call.bwd_weights, *arguments)
+            d_weights = gradient("expected_value", call.bwd_weights, *arguments)
         return d_values, d_weights, None, None, None

@@ -93,7 +93,7 @@ class Filter(NamedTuple):
     ends: Ends
     total: Dual  # the sum of all raw weights
     scale: tl.tensor  # 1 / total, or 0
-    outside: Outside | None  # the weights that the edge pixels have besides their own, or None
+    outside: Outside  # the weights that the edge pixels have besides their own; for padding by the border only
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def footprint_of(axis, i, variant):
 def weight_of(footprint, r, variant):
     """The weight of pixel r in a footprint."""
     if variant.antialias:
-        return _antialiased_weight(footprint.formula, r)
+        return _antialiased_weight(footprint.formula, r, variant)
     else:
         return _bilinear_weight(footprint.formula, r)
 
@@ -241,7 +241,7 @@ def _antialiased(axis, step, position, offset, variant):
         outside = Outside(before, after, size - 1)
     else:
         begin, end = clamp_to(first, 0.0, limit), clamp_to(last, -1.0, limit - 1.0)
-        outside = None
+        outside = Outside(total, total, size - 1)  # never looked at: Triton 3.6 cannot return a None
     triangle_filter = Filter(triangle, ends, total, scale, outside)
     return Footprint(begin.to(tl.int32), end.to(tl.int32) + 1, triangle_filter)
 
@@ -258,12 +258,12 @@ def _weighed_pixels(position, reach, low, high):
 
 
 @triton.jit
-def _antialiased_weight(triangle_filter, r):
+def _antialiased_weight(triangle_filter, r, variant):
     """The share of pixel r in the sum of all raw weights (A9), (A10)."""
     total, scale, outside = triangle_filter.total, triangle_filter.scale, triangle_filter.outside
     pixel = r.to(total.value.dtype)
     raw = _raw_weight(_height(triangle_filter.triangle, pixel), triangle_filter.ends, pixel)
-    if outside is not None:
+    if variant.border:
         raw = add(raw, r == 0, outside.before)
         raw = add(raw, r == outside.last_pixel, outside.after)
     value = raw.value * scale

@@ -47,8 +47,10 @@ def real_size() -> Iterator[Example]:
     yield crop_of_real_size("video in double precision", (64, 8, 3, 224, 224), torch.float64, False, (96, 96))
     yield crop_of_real_size("feature map", (128, 1280, 7, 7), torch.float16, True, (3, 3))
     yield crop_of_real_size("planar feature map", (128, 1280, 7, 7), torch.float32, False, (4, 4))
-    antialiased = {"padding": "border", "antialias": True, **frames}
-    yield crop_of_real_size("antialiased", (1536, 3, 224, 224), torch.uint8, False, (96, 96), **antialiased)
+    antialiased = {"antialias": True, **frames}
+    for padding in ("zeros", "border"):
+        name = f"antialiased, {padding}"
+        yield crop_of_real_size(name, (1536, 3, 224, 224), torch.uint8, False, (96, 96), padding=padding, **antialiased)
 
 
 EXAMPLES = OpExamples(

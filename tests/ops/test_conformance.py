@@ -189,10 +189,11 @@ def test_compiles_in_full_with_dynamic_batch(request, spec, backend):
     device = device_of(backend)
     require_backend(request, spec.name, backend, device)
     example = next(spec.examples.small(torch.float32, "contiguous"))
+    args = [to(value, device) for value in example.args]
     kwargs = {name: to(value, device) for name, value in example.kwargs.items()}
 
     def loss(*tensors):
-        full = list(example.args)
+        full = list(args)
         for i, t in zip(spec.examples.differentiable, tensors, strict=True):
             full[i] = t
         return spec.examples.call(*full, backend=backend, **kwargs).square().sum()
@@ -202,7 +203,7 @@ def test_compiles_in_full_with_dynamic_batch(request, spec, backend):
     for repeat in (1, 2, 3, 0):
         tensors = []
         for i in spec.examples.differentiable:
-            t = torch.cat([to(example.args[i], device)] * repeat) if repeat else to(example.args[i], device)[:0]
+            t = torch.cat([args[i]] * repeat) if repeat else args[i][:0]
             tensors.append(t.detach().requires_grad_())
         expected, got = loss(*tensors), compiled(*tensors)
         torch.testing.assert_close(got, expected)

@@ -276,12 +276,15 @@ def test_a_seed_that_changed_before_the_backward_raises():
         out.sum().backward()
 
 
-def test_autocast_changes_nothing(request, backend):
-    require_backend(request, "expected_value", backend, "cpu")
-    values, weights = random_rows((2, 5, 3), torch.float32, "contiguous"), torch.rand(2, 5).softmax(1)
+def test_autocast_changes_nothing(request, backend, device):
+    require_backend(request, "expected_value", backend, device)
+    values, weights = (
+        random_rows((2, 5, 3), torch.float32, "contiguous").to(device),
+        torch.rand(2, 5).softmax(1).to(device),
+    )
     for k, mode in ((2, "exact"), (3, "exact")) if backend == "reference" else ((2, "exact"),):
         expected = expected_value(values, weights, k, mode=mode, backend=backend)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16):
             assert torch.equal(expected_value(values, weights, k, mode=mode, backend=backend), expected)
 
 
