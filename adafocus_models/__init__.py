@@ -1,6 +1,6 @@
 """The paper's models on the public ops: `create_model` first, then call what it returns on frames."""
 
-from .backbones import MobileNetV2, ResNet50
+from .backbones import X3D, MobileNetV2, ResNet50
 from .exits import (
     Curve,
     Evaluation,
@@ -16,12 +16,24 @@ from .exits import (
 )
 from .networks import (
     STAGES,
+    TSM,
+    X3DL,
+    X3DM,
+    X3DS,
+    AdaFocusV1,
+    AdaFocusV1TSM,
+    AdaFocusV2,
+    AdaFocusV2TSM,
     Configuration,
+    Decision,
     Output,
     PaperFigures,
     TSMPlus,
+    UniAdaFocus,
     UniAdaFocusTSM,
+    UniAdaFocusX3D,
     VideoModel,
+    exit_costs,
     fold_batch_norm,
     load_backbone,
     multiply_adds,
@@ -30,8 +42,18 @@ from .registry import architectures, configurations, create_model, list_models
 
 __all__ = [
     "STAGES",
+    "TSM",
+    "X3D",
+    "X3DL",
+    "X3DM",
+    "X3DS",
+    "AdaFocusV1",
+    "AdaFocusV1TSM",
+    "AdaFocusV2",
+    "AdaFocusV2TSM",
     "Configuration",
     "Curve",
+    "Decision",
     "Evaluation",
     "ExitLoop",
     "MobileNetV2",
@@ -40,13 +62,16 @@ __all__ = [
     "ResNet50",
     "TSMPlus",
     "Thresholds",
+    "UniAdaFocus",
     "UniAdaFocusTSM",
+    "UniAdaFocusX3D",
     "VideoModel",
     "architectures",
     "average_precision",
     "configurations",
     "create_model",
     "evaluate_thresholds",
+    "exit_costs",
     "exit_curve",
     "exit_score",
     "fold_batch_norm",

@@ -22,6 +22,7 @@ from .pictures import contact_sheet, write_video
 from .registry import create_model, list_models
 
 OVERLAYS = (".png", ".mp4")
+SHORT_SIDE = 256  # of a video whose frames are cut to 224 pixels; others in proportion, as published
 RANDOM_WEIGHTS = "random weights: the prediction means nothing"
 
 
@@ -34,16 +35,20 @@ def predict(model: VideoModel, path: str | Path, *, gate: Gate | None = None) ->
         gate: decides if the video leaves at an early exit (see `VideoModel.forward`); None sends it on to the last.
 
     Returns:
-        (candidates, glance, output): what the model was shown, and its output for this batch of one video.
+        (candidates, glance, output): what the model was shown, and its output for this batch of one video; a model
+            without a glance has one of no frames.
 
     Raises:
         OSError, ValueError: as `read_clip`.
     """
     require(not model.training, lambda: "model must be in evaluation mode: call model.eval()")
-    candidates, glance = read_clip(path, model.num_candidate_frames, model.num_glance_frames)
+    short_side = model.frame_size * SHORT_SIDE // VideoModel.frame_size
+    counts = model.num_candidate_frames, model.num_glance_frames
+    candidates, glance = read_clip(path, *counts, frame_size=model.frame_size, short_side=short_side)
     device = next(model.parameters()).device
+    glance_frames = glance.frames[None].to(device) if model.num_glance_frames else None
     with torch.inference_mode():
-        output = model(candidates.frames[None].to(device), glance.frames[None].to(device), gate=gate)
+        output = model(candidates.frames[None].to(device), glance_frames, gate=gate)
     return candidates, glance, output
 
 
@@ -145,7 +150,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(answer), flush=True)
         elif "error" not in answer:
-            print(_text(answer), flush=True)
+            print(_text(answer, model), flush=True)
     return exit_code
 
 
@@ -180,22 +185,36 @@ def _answer(
         "exit": reached - 1,
         "frames": candidates.source_index[looked].tolist(),
         "seconds": [None if math.isnan(time) else time for time in seconds],
-        "box": [round(side, 1) for side in output.boxes[0].float().tolist()] if len(looked) else None,
+        **_boxes(output, len(looked)),
         **({"overlay": str(options.overlay)} if options.overlay else {}),
     }
 
 
-def _text(answer: dict[str, Any]) -> str:
+def _boxes(output: Output, looked: int) -> dict[str, Any]:
+    """(cy, cx, h, w) to a tenth of a pixel: "box" of all frames that were looked at, or "boxes", one of each."""
+    boxes = [[round(side, 1) for side in box] for box in output.boxes[0].float().reshape(-1, 4).tolist()]
+    if output.boxes.ndim == 3:
+        return {"boxes": boxes[:looked]}
+    return {"box": boxes[0] if looked else None}
+
+
+def _text(answer: dict[str, Any], model: VideoModel) -> str:
     lines = [f"{answer['model']} on {answer['clip']}"]
     if answer["random_weights"]:
         lines.append(f"{RANDOM_WEIGHTS}; give --checkpoint")
     for rank, of_class in enumerate(answer["top"], 1):
         lines.append(f"  {rank}. {of_class['name']}, {of_class['probability']:.1%}")
-    if answer["box"]:
+    pixels = f"{model.frame_size} x {model.frame_size} pixels"
+    if answer.get("box"):
         lines.append(" ".join(map(str, ["looked at frames", *answer["frames"]])))
-        lines.append(f"in the box (cy, cx, h, w) = {tuple(answer['box'])} of 224 x 224 pixels")
-    else:
-        lines.append(f"sure enough at exit {answer['exit']}: no closer look")
+        lines.append(f"in the box (cy, cx, h, w) = {tuple(answer['box'])} of {pixels}")
+    elif answer["frames"]:
+        lines.append(f"looked at boxes (cy, cx, h, w) of {pixels}")
+        lines += [
+            f"  {tuple(box)} in frame {frame}" for frame, box in zip(answer["frames"], answer["boxes"], strict=True)
+        ]
+    if answer["exit"] < model.num_exits - 1:
+        lines.append(f"sure enough at exit {answer['exit']}: no {'further' if answer['frames'] else 'closer'} look")
     if "overlay" in answer:
         lines.append(f"drawn to {answer['overlay']}")
     return "\n".join(lines)
@@ -216,7 +235,8 @@ def _draw(
     if options.overlay.suffix.lower() == ".mp4":
         write_video(options.overlay, candidates, frame_index, box, title=title, note=note)
         return
-    weights = output.weights[0].float().cpu() if model.has_policy else None
+    weights = output.weights[0].float().cpu()
+    weights = None if (weights == weights[:1]).all() else weights  # nothing weighs them
     sheet = contact_sheet(
         candidates, glance, frame_index, box, model.patch_size, weights=weights, title=title, note=note
     )

@@ -4,10 +4,36 @@ from typing import Any
 
 from adafocus_ops.checks import require
 
-from .networks import Configuration, TSMPlus, UniAdaFocusTSM, VideoModel, tsm_plus, uni_adafocus_tsm
+from . import networks
+from .networks import Configuration, VideoModel
 
-_ARCHITECTURES: dict[str, type[VideoModel]] = {"uni_adafocus_tsm": UniAdaFocusTSM, "tsm_plus": TSMPlus}
-_CONFIGURATIONS = {made.name: made for made in (*uni_adafocus_tsm.CONFIGURATIONS, *tsm_plus.CONFIGURATIONS)}
+_ARCHITECTURES: dict[str, type[VideoModel]] = {
+    "uni_adafocus": networks.UniAdaFocus,
+    "uni_adafocus_tsm": networks.UniAdaFocusTSM,
+    "uni_adafocus_x3d": networks.UniAdaFocusX3D,
+    "adafocus_v2": networks.AdaFocusV2,
+    "adafocus_v2_tsm": networks.AdaFocusV2TSM,
+    "adafocus_v1": networks.AdaFocusV1,
+    "adafocus_v1_tsm": networks.AdaFocusV1TSM,
+    "tsm": networks.TSM,
+    "tsm_plus": networks.TSMPlus,
+    "x3d_s": networks.X3DS,
+    "x3d_m": networks.X3DM,
+    "x3d_l": networks.X3DL,
+}
+_FILES = (
+    networks.uni_adafocus,
+    networks.uni_adafocus_tsm,
+    networks.uni_adafocus_x3d,
+    networks.adafocus_v2,
+    networks.adafocus_v2_tsm,
+    networks.adafocus_v1,
+    networks.adafocus_v1_tsm,
+    networks.tsm,
+    networks.tsm_plus,
+    networks.x3d,
+)
+_CONFIGURATIONS = {made.name: made for file in _FILES for made in file.CONFIGURATIONS}
 
 
 def architectures() -> dict[str, type[VideoModel]]:

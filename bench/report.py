@@ -41,11 +41,11 @@ def section(what: str, folder: Path = RESULTS) -> str:
 def throughput(folder: Path) -> list[Table]:
     """Two tables for each group of models."""
     tables = (throughput_table, stage_table)
-    return [make(group, NAMES) for group in throughput_groups(folder) for make in tables]
+    return [make(group, NAMES[group[0]["table"]]) for group in throughput_groups(folder) for make in tables]
 
 
 def throughput_groups(folder: Path) -> list[list[Record]]:
-    """The records of models by table, in the order of the paper's Table IV."""
+    """The records of models by table, in the paper's order."""
     return group_records(sorted(read_all("throughput", folder), key=table_order))
 
 
@@ -62,7 +62,7 @@ def headline(folder: Path) -> list[Table]:
     device = max(on_gpu, key=on_gpu.get, default=None)
     first = {record["case"]: record for record in reversed(records) if record["device"] == device}
     chosen = [first[case] for case in HEADLINES if case in first]
-    return [headline_table(chosen, NAMES)] if chosen else []
+    return [headline_table(chosen)] if chosen else []
 
 
 SECTIONS = {"throughput": throughput, "ops": ops, "headline": headline}
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     if args.plot:
         for group in throughput_groups(args.results):
-            print(plot_throughput(group, args.results, NAMES))
+            print(plot_throughput(group, args.results, NAMES[group[0]["table"]]))
         return 0
     if args.update is None and args.check is None:
         print("\n\n".join(section(what, args.results) for what in SECTIONS))

@@ -1,7 +1,7 @@
 """Times the paper's models on resident video frames: python bench/throughput.py
 
-Prints Table IV of the paper with this machine's videos a second beside the paper's, checks every model
-first, and keeps one JSON record per configuration.
+Prints the paper's Tables II, IV and V with this machine's videos a second beside the published ones, checks every
+model first, and keeps one JSON record per configuration.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from bench.harness.console import print_table, progress, run_program
 from bench.harness.environment import environment, header
 from bench.harness.plots import plot_throughput
 from bench.harness.records import Record, default_path, write
-from bench.harness.tables import stage_table, throughput_table
+from bench.harness.tables import group_records, stage_table, throughput_table
 from bench.harness.timing import interleave, peak_memory_mib
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -41,9 +41,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--configs",
         nargs="+",
         metavar="NAME[/exit=RATIO]",
-        help=f"models of list_models(), or all of Table IV by `all`: {', '.join(models.PAPER)} (default on a CPU: "
-        f"{', '.join(models.DEFAULT_CASES['cpu'])}; else all)",
+        help=f"models of list_models(), or all that is in the tables by `all`: {', '.join(models.PAPER)} (default on a "
+        f"CPU: {', '.join(models.DEFAULT_CASES['cpu'])}; else Table IV)",
     )
+    parser.add_argument("--table", choices=models.TABLES, help="only models of this table of the paper, or all of it")
     parser.add_argument(
         "--exit-ratio", type=float, help="share of the videos that leave at the glance, for all that have that exit"
     )
@@ -61,7 +62,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args.max_seconds = MAX_SECONDS[args.device.type] if args.max_seconds is None else args.max_seconds
     try:
         backends.choose("crop_resize", args.device.type, args.backend)
-        args.configs = models.select(args.configs or models.DEFAULT_CASES[args.device.type], args.exit_ratio)
+        default = ["all"] if args.table else models.DEFAULT_CASES[args.device.type]
+        args.configs = models.select(args.configs or default, args.exit_ratio, args.table)
         args.clips = models.clips_from(None if args.synthetic else args.video)
     except (RuntimeError, ValueError, FileNotFoundError, ImportError) as error:
         parser.error(str(error))
@@ -133,8 +135,9 @@ def report(records: list[Record], args: argparse.Namespace) -> None:
     """Writes, prints and plots."""
     path = args.json or default_path("throughput", records[0]["device"])
     write(path, records)  # first, since nobody may read what is printed
-    print_table(*throughput_table(records, models.NAMES))
-    print_table(*stage_table(records, models.NAMES))
+    for group in group_records(records):
+        print_table(*throughput_table(group, models.NAMES[group[0]["table"]]))
+        print_table(*stage_table(group, models.NAMES[group[0]["table"]]))
     for record in records:
         asked, realised = record["exit_ratio"].values()
         if asked != realised:
@@ -142,7 +145,8 @@ def report(records: list[Record], args: argparse.Namespace) -> None:
     print(f"medians of {records[0]['stats']['n']} interleaved runs")
     print(f"records: {path}")
     if args.plot:
-        print(f"plot: {plot_throughput(records, path.parent, models.NAMES)}")
+        for group in group_records(records):
+            print(f"plot: {plot_throughput(group, path.parent, models.NAMES[group[0]['table']])}")
 
 
 if __name__ == "__main__":

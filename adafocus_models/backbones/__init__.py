@@ -1,6 +1,7 @@
-"""Encoders: from frames to feature maps, under torchvision's names in the state dict."""
+"""Encoders: from frames to feature maps, under the names of torchvision and SlowFast in the state dict."""
 
 from .mobilenet_v2 import MobileNetV2
 from .resnet import ResNet50
+from .x3d import X3D
 
-__all__ = ["MobileNetV2", "ResNet50"]
+__all__ = ["X3D", "MobileNetV2", "ResNet50"]

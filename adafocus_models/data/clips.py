@@ -49,7 +49,7 @@ def read_clip(
     Args:
         path: a video file, of the formats that hold the whole video, or a folder of frames (JPEG, PNG, WebP,
             BMP or TIFF), taken in the natural order of their names (frame2 before frame10).
-        num_candidate_frames, num_glance_frames: N and T0, as the model has them.
+        num_candidate_frames, num_glance_frames: N and T0, as the model has them; T0 is 0 without a glance.
         frame_size, short_side: in pixels.
 
     Returns:
@@ -68,7 +68,7 @@ def read_clip(
     """
     check_positive_ints(
         num_candidate_frames=num_candidate_frames,
-        num_glance_frames=num_glance_frames,
+        **({} if num_glance_frames == 0 else {"num_glance_frames": num_glance_frames}),
         frame_size=frame_size,
         short_side=short_side,
     )
@@ -95,9 +95,11 @@ def read_clip(
 
     def clip(count: int) -> Clip:
         indices = segment_centres(num_frames, count)
-        pixels = torch.from_numpy(np.stack([frames[i].pixels for i in indices]))  # [count, S, S, 3]
+        pixels = torch.empty(count, frame_size, frame_size, 3, dtype=torch.uint8)
+        for i, index in enumerate(indices):
+            pixels[i] = torch.from_numpy(frames[index].pixels)
         times = torch.tensor([frames[i].time for i in indices], dtype=torch.float64)
-        return Clip(pixels.permute(0, 3, 1, 2), torch.tensor(indices), times)
+        return Clip(pixels.permute(0, 3, 1, 2), torch.tensor(indices, dtype=torch.int64), times)
 
     return clip(num_candidate_frames), clip(num_glance_frames)
 

@@ -1,6 +1,6 @@
 """A loop over exits: who is still inside, and the answers of those who left."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class ExitLoop:
         gate: `Thresholds` of E exits; or a function that is called with the logits [B', C] of each exit but the last
             and returns an `adafocus_ops.ExitGate` (without capacity); or None, with which all go on to the last exit.
         num_exits: E.
+        batch: a tensor [B, ...], for a network that asks who is inside before it answers.
 
     Attributes:
         rows: [B'] int64, the numbers in the batch of the rows that are still inside, in order.
@@ -42,7 +43,7 @@ class ExitLoop:
         TypeError, ValueError: a gate, or what it returns, that does not fit.
     """
 
-    def __init__(self, gate: Gate | None, num_exits: int) -> None:
+    def __init__(self, gate: Gate | None, num_exits: int, batch: Tensor | None = None) -> None:
         num_exits = positive_int("num_exits", num_exits)
         if isinstance(gate, Thresholds):
             check_thresholds(gate, num_exits, "num_exits")
@@ -59,6 +60,12 @@ class ExitLoop:
         self._gate = gate
         self._answers: list[Tensor] = []  # [B, C] an exit, NaN for the rows that did not reach it
         self._kept: Tensor | None = None  # [B'] of the rows before the last answer; None for all
+        if batch is not None:
+            self._begin(batch)
+
+    def _begin(self, batch: Tensor) -> None:
+        self.rows = torch.arange(batch.shape[0], device=batch.device)
+        self.exit_index = torch.full_like(self.rows, self.num_exits - 1)
 
     def answer(self, logits: Tensor) -> None:
         """Takes the answers [B', C] of all rows inside at the next exit, and lets the sure ones leave."""
@@ -66,8 +73,7 @@ class ExitLoop:
         require(exit_number < self.num_exits, lambda: f"there are {self.num_exits} exits, and all have answered")
         if exit_number == 0:
             self.logits = logits
-            self.rows = torch.arange(logits.shape[0], device=logits.device)
-            self.exit_index = torch.full_like(self.rows, self.num_exits - 1)
+            self._begin(logits)
         require(
             logits.shape[0] == self.rows.shape[0],
             lambda: f"logits must be [B', C] with B'={self.rows.shape[0]} rows still inside, got {describe(logits)}",
@@ -80,6 +86,22 @@ class ExitLoop:
             self.exit_index[self.rows[decision.leave]] = exit_number
             self._kept = decision.keep
             self.rows = self.rows[decision.keep]
+
+    def answer_each(self, logits: Tensor) -> None:
+        """Takes the answers [B', n, C] of all rows inside at the next n exits; n > 1 without a gate only."""
+        for at_one_exit in logits.unbind(1):
+            self.answer(at_one_exit)
+
+    def steps(self, count: int) -> Iterator[slice]:
+        """Steps 0 to count - 1 of a network that has an exit after each: all at once where there is no gate, else one
+        after the other while there are rows inside."""
+        if self._gate is None:
+            yield slice(0, count)
+            return
+        for step in range(count):
+            if self._answers and self.is_empty:
+                return
+            yield slice(step, step + 1)
 
     def keep(self, x: Tensor) -> Tensor:
         """[B'', ...]: the rows that stayed at the last exit, of x [B', ...] with all that had been inside before it."""
@@ -114,6 +136,8 @@ class ExitLoop:
             TypeError,
         )
         keep, leave = decision.keep, decision.leave
+        if logits.is_meta:  # has no values that could be wrong
+            return decision
         listed = torch.cat([keep, leave]).sort().values
         require(
             torch.equal(listed, torch.arange(logits.shape[0], device=listed.device)),

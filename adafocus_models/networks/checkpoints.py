@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ LISTED = 20
 
 # Where training programs keep the weights, the first that is there; averaged ones only where there are no others.
 CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "module", "state_dict_ema", "model_ema", "ema")
+# How the classifiers begin that lie beside a backbone in torchvision's and SlowFast's files.
+CLASSIFIERS = ("classifier.", "fc.", "head.lin_5.", "head.projection.")
 # What torch's own wrappers put into the names of a part that they wrap.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
@@ -26,7 +29,8 @@ def load_checkpoint(model: nn.Module, source: Source, *, new_heads: bool = False
     """Loads a whole model under our names or the published ones (see `VideoModel.load_checkpoint`)."""
     own = {name: name for name in model.state_dict()}
     heads = _heads(model) if new_heads else ()
-    return _load(model, read(source), (own, published_names(model)), new=heads)
+    extras, parts = getattr(model, "published_extras", ()), getattr(model, "published_parts", {})
+    return _load(model, read(source, parts), (own, published_names(model)), new=heads, beside=extras)
 
 
 def save_checkpoint(model: nn.Module, path: str | os.PathLike) -> None:
@@ -36,13 +40,14 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike) -> None:
 
 
 def load_backbone(backbone: nn.Module, source: Source) -> None:
-    """Loads the weights of another model (ImageNet's of torchvision, say) into a MobileNetV2 or ResNet50.
+    """Loads the weights of another model (ImageNet's of torchvision, say) into a MobileNetV2, ResNet50 or X3D.
 
     Args:
         backbone: for example model.glance_encoder or model.focus_encoder.
         source: a file or a state dict (see `VideoModel.load_checkpoint`) of torchvision's mobilenet_v2 or resnet50,
-            of TSM's models on them, or of any model that has one of these as a part. What lies beside the backbone
-            in it, such as its classifier, is ignored; num_batches_tracked, which old files lack, may be missing.
+            of TSM's models on them, of SlowFast's X3D, or of any model that has one of these as a part. What lies
+            beside the backbone in it, such as its classifier, is ignored; num_batches_tracked, which old files lack,
+            may be missing.
 
     Raises:
         ValueError: names that are missing or unexpected, or shapes that differ; the message lists them.
@@ -50,21 +55,18 @@ def load_backbone(backbone: nn.Module, source: Source) -> None:
     own = {name: name for name in backbone.state_dict()}
     published = _renamed(own, {"": "", **backbone.published_layers()})
     unshifted = {ours: theirs.replace(".net.", ".") for ours, theirs in published.items()}
-    _load(backbone, read(source), (own, published, unshifted), beside=("classifier.", "fc."))
+    _load(backbone, read(source), (own, published, unshifted), beside=CLASSIFIERS)
 
 
 def published_names(model: nn.Module) -> dict[str, str]:
-    """Our name -> name in the published checkpoint, for every entry of the state dict; {} if none is published.
+    """Our name -> name in the published checkpoint, for every entry of the state dict; {} if none is published."""
+    renamed = model.published_prefixes()
+    return _renamed(model.state_dict(), {"": "", **renamed}) if renamed else {}
 
-    The model says how its parts are called (`published_prefixes`), each encoder how its layers are.
-    """
-    if not model.published_prefixes:
-        return {}
-    renamed = {"": "", **model.published_prefixes}  # module -> published module
-    for encoder in ("glance_encoder", "focus_encoder"):
-        for layer, published in getattr(model, encoder).published_layers().items():
-            renamed[f"{encoder}.{layer}"] = f"{renamed[encoder]}.{published}"
-    return _renamed(model.state_dict(), renamed)
+
+def beneath(ours: str, theirs: str, layers: Mapping[str, str]) -> dict[str, str]:
+    """Names of a part, and of its layers that are called otherwise: {"encoder": "net", "encoder.a": "net.b"}."""
+    return {ours: theirs, **{f"{ours}.{layer}": f"{theirs}.{published}" for layer, published in layers.items()}}
 
 
 def _renamed(names: Iterable[str], renamed: Mapping[str, str]) -> dict[str, str]:
@@ -77,18 +79,27 @@ def _published_name(name: str, renamed: Mapping[str, str]) -> str:
     prefix = name
     while prefix not in renamed:
         prefix = prefix.rpartition(".")[0]
-    return renamed[prefix] + name[len(prefix) :]
+    return (renamed[prefix] + name[len(prefix) :]).removeprefix(".")  # a part may be the whole
 
 
-def read(source: Source) -> dict[str, Tensor]:
-    """The weights in a file or mapping, without what commonly surrounds them and their names."""
-    state: Any = source if isinstance(source, Mapping) else read_file(os.fspath(source))
+def read(source: Source, parts: Mapping[str, str] = MappingProxyType({})) -> dict[str, Tensor]:
+    """The weights in a file or mapping, without what commonly surrounds them and their names.
+
+    Args:
+        parts: key of a state dict that may lie beside the others -> how its names begin in the whole.
+    """
+    outermost: Any = source if isinstance(source, Mapping) else read_file(os.fspath(source))
+    state = outermost
     for _ in CONTAINERS:  # not for ever: a pickle may contain itself
         inside = [
             state[key] for key in CONTAINERS if isinstance(state, Mapping) and isinstance(state.get(key), Mapping)
         ]
         state = inside[0] if inside else state
     require(isinstance(state, Mapping), lambda: f"a checkpoint must hold a state dict, got {describe(state)}")
+    there = {key: outermost[key] for key in parts if isinstance(outermost.get(key), Mapping)}
+    if there:
+        whole = {} if state is outermost else state
+        state = {parts[key] + name: value for key, part in there.items() for name, value in part.items()} | whole
     strangers = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     require(not strangers, lambda: f"a state dict must hold tensors only; these entries are none: {_listed(strangers)}")
     return {_unwrapped(str(name)): value for name, value in state.items()}

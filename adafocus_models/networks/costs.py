@@ -7,16 +7,20 @@ import torch
 from torch import Tensor, nn
 
 import adafocus_ops
+from adafocus_ops import ExitGate
 from adafocus_ops.checks import describe, require
 
 from .video_model import VideoModel
+
+# Layers whose multiply-adds count.
+COUNTED = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.GRUCell)
 
 
 def multiply_adds(model: VideoModel) -> dict[str, int]:
     """Multiply-adds of one video, counted as in the paper (whose "FLOPs" these are).
 
-    Those of convolutions and matrix products on the way to the last exit; no biases, normalisation,
-    activations, pooling, interpolation or auxiliary heads.
+    Those of convolutions, matrix products and recurrent cells on the way to the last exit; no biases,
+    normalisation, activations, pooling, interpolation or auxiliary heads.
 
     Args:
         model: compiled (torch.compile) or within DataParallel or DistributedDataParallel too.
@@ -30,35 +34,69 @@ def multiply_adds(model: VideoModel) -> dict[str, int]:
 
     Source: Uni-AdaFocus, Tables II to V.
     """
-    model = _unwrapped(model)
-    require(isinstance(model, VideoModel), lambda: f"model must be a VideoModel, got {describe(model)}", TypeError)
-    counts = Counter()  # child module -> multiply-adds
+    model = _checked(model)
+    counts, spent = _count_on_meta(model)
+    result = {stage: sum(counts[name] for name in names) for stage, names in model.stage_modules.items()}
+    result["total"] = sum(result.values())
+    if spent:
+        result["exit0"] = spent[0]
+    return result
+
+
+def exit_costs(model: VideoModel) -> list[int]:
+    """Multiply-adds of a video that leaves at each of the model's exits, as `solve_thresholds` takes them.
+
+    Args:
+        model: as `multiply_adds`, whose "total" is the cost of the last exit.
+
+    Raises:
+        TypeError: another module.
+    """
+    model = _checked(model)
+    _, spent = _count_on_meta(model)
+    return [*spent, multiply_adds(model)["total"]]
+
+
+def _count_on_meta(model: VideoModel) -> tuple[Counter, list[int]]:
+    """Child module -> multiply-adds, of one video that goes to the last exit; and what it has cost at each before.
+
+    On meta tensors only shapes are computed; the reference backend runs on any device.
+    """
+    counts, spent = Counter(), []
     hooks = [
         module.register_forward_hook(partial(_count, counts, name))
         for name, child in model.named_children()
         for module in child.modules()
-        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear)
+        if isinstance(module, COUNTED)
     ]
-    # On meta tensors only shapes are computed; the reference backend runs on any device.
+
+    def nobody_leaves(logits: Tensor) -> ExitGate:
+        spent.append(counts.total())
+        keep = torch.arange(logits.shape[0], device=logits.device)
+        return ExitGate(score=None, exited=None, keep=keep, leave=keep[:0], counts=None)
+
     size = (3, model.frame_size, model.frame_size)
     frames = torch.empty(1, model.num_candidate_frames, *size, device="meta")
-    glance_frames = torch.empty(1, model.num_glance_frames, *size, device="meta")
+    glance_frames = torch.empty(1, model.num_glance_frames, *size, device="meta") if model.has_glance else None
     weights = {name: value.to("meta") for name, value in model.state_dict().items()}
+    gate = {"gate": nobody_leaves} if model.has_early_exit else {}
     training = model.training
     try:
         model.eval()
         # Encoders that are compiled themselves call their hooks only where nothing is compiled.
         with torch.no_grad(), adafocus_ops.use_backend("reference"), torch.compiler.set_stance("force_eager"):
-            torch.func.functional_call(model, weights, (frames, glance_frames))
+            torch.func.functional_call(model, weights, (frames, glance_frames), gate)
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    result = {stage: sum(counts[name] for name in names) for stage, names in model.stage_modules.items()}
-    result["total"] = sum(result.values())
-    if model.exit0_modules:
-        result["exit0"] = sum(counts[name] for name in model.exit0_modules)
-    return result
+    return counts, spent
+
+
+def _checked(model: nn.Module) -> VideoModel:
+    model = _unwrapped(model)
+    require(isinstance(model, VideoModel), lambda: f"model must be a VideoModel, got {describe(model)}", TypeError)
+    return model
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -70,5 +108,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _count(counts: Counter, name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    # Every number that comes out is the product of one filter with what it covers.
-    counts[name] += output.numel() * module.weight[0].numel()
+    if isinstance(module, nn.GRUCell):
+        counts[name] += output.shape[0] * (module.weight_ih.numel() + module.weight_hh.numel())
+    else:  # every number that comes out is the product of one filter with what it covers
+        counts[name] += output.numel() * module.weight[0].numel()

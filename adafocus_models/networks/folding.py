@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions, for inference."""
+"""Batch normalisation folded into the layers before it, for inference."""
 
 import copy
 
@@ -7,27 +7,27 @@ from torch import nn
 
 from adafocus_ops.checks import require
 
-CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+WEIGHTED = (nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """A copy for inference in which every convolution does the work of the BatchNorm after it.
+    """A copy for inference in which every convolution or linear layer does the work of the BatchNorm after it.
 
         w' = w g / sqrt(v + eps),    b' = beta - (m - b) g / sqrt(v + eps)
 
     with the running mean m and variance v, the scale g and the shift beta; computed in float64.
 
     Args:
-        module: one whose submodules register each BatchNorm right after the convolution whose output it
-            takes, as all models here (and torchvision's MobileNetV2 and ResNet) do.
+        module: one whose submodules register each BatchNorm right after the layer whose output it takes, as
+            all models here (and torchvision's MobileNetV2 and ResNet) do.
 
     Returns:
         a copy in eval mode with the same outputs up to rounding; an Identity stands in each BatchNorm's place.
 
     Raises:
-        ValueError: a BatchNorm that does not follow a convolution of as many channels, or has no weights or
-            no running statistics.
+        ValueError: a BatchNorm that does not follow a convolution or linear layer of as many channels, or has no
+            weights or no running statistics.
     """
     module = copy.deepcopy(module).eval()
     for parent_name, parent in list(module.named_modules()):
@@ -42,17 +42,17 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def _check_foldable(name: str, before: nn.Module | None, norm: nn.Module) -> None:
-    fits = isinstance(before, CONVOLUTIONS) and before.out_channels == norm.num_features
-    require(fits, lambda: f"{name} must follow the convolution that it is to be folded into")
+    fits = isinstance(before, WEIGHTED) and before.weight.shape[0] == norm.num_features
+    require(fits, lambda: f"{name} must follow the convolution or linear layer that it is to be folded into")
     whole = norm.affine and norm.track_running_stats
     require(whole, lambda: f"{name} must have weights and running statistics to be folded")
 
 
 @torch.no_grad()
-def _fold(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module) -> None:
-    weight = conv.weight  # [C_out, C_in, ...]
+def _fold(layer: nn.Conv2d | nn.Conv3d | nn.Linear, norm: nn.Module) -> None:
+    weight = layer.weight  # [C_out, C_in, ...]
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()  # [C_out]
-    mean = norm.running_mean.double() - (0 if conv.bias is None else conv.bias.double())
+    mean = norm.running_mean.double() - (0 if layer.bias is None else layer.bias.double())
     bias = norm.bias.double() - mean * scale
     weight.copy_(weight.double() * scale.view(-1, *[1] * (weight.ndim - 1)))  # keeps the memory format
-    conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=weight.requires_grad)
+    layer.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=weight.requires_grad)

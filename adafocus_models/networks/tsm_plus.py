@@ -9,7 +9,7 @@ from ..backbones import MobileNetV2, ResNet50
 from .video_model import Configuration, Output, PaperFigures, VideoModel
 
 # Table IV.
-CONFIGURATIONS = (Configuration("tsm_plus_8+8", "tsm_plus", paper=PaperFigures(35.1, 218.2)),)
+CONFIGURATIONS = (Configuration("tsm_plus_8+8", "tsm_plus", table="IV", paper=PaperFigures(35.1, 218.2)),)
 
 
 class TSMPlus(VideoModel):
@@ -63,19 +63,14 @@ class TSMPlus(VideoModel):
         require(gate is None, lambda: "gate must be None: this model has one exit")
         self.check_inputs(frames, glance_frames)
 
-        glance_index = self._all_candidates(frames) if glance_frames is None else None  # [B, T0]
+        glance_index = self.all_candidates(frames) if glance_frames is None else None  # [B, T0]
         glanced = frames if glance_frames is None else glance_frames
         whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
         glance_features = self.glance(whole)  # [B, T0, 1280]
         patches = self.read_whole(frames, None, self.focus_encoder)  # [B * K, 3, 224, 224]
         focus_features = self.focus(patches)  # [B, K, 2048]
         logits = self.final_head(glance_features, focus_features)  # [B, C]
-
-        videos, device = logits.shape[0], logits.device
-        exit_logits = logits[:, None]  # [B, 1, C]
-        boxes = self.whole_frame_boxes(videos, device)  # [B, 4]
-        weights = torch.full((videos, self.num_glance_frames), 1 / self.num_glance_frames, device=device)  # [B, T0]
-        return Output(logits, exit_logits, self._all_candidates(frames), boxes, weights, glance_index)
+        return self.whole_frames_output(logits, frames, glance_index)
 
     def glance(self, frames: Tensor) -> Tensor:
         """Stage: features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""
@@ -90,7 +85,3 @@ class TSMPlus(VideoModel):
     def final_head(self, glance_features: Tensor, focus_features: Tensor) -> Tensor:
         """Stage: logits [B, C] from features [B, T0, 1280] and [B, K, 2048]."""
         return self.classifier(torch.cat([glance_features, focus_features], 2)).mean(1)
-
-    def _all_candidates(self, frames: Tensor) -> Tensor:
-        """[B, K] int64: 0..K-1 for every video."""
-        return torch.arange(self.num_focus_frames, device=frames.device).expand(frames.shape[0], -1)

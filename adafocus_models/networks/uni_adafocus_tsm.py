@@ -1,20 +1,17 @@
 """Uni-AdaFocus-TSM: one deformable patch per video, in frames picked by a temporal policy, with an early exit."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from adafocus_ops import quantile_frames
-from adafocus_ops.boxes import for_frames, from_action
+from adafocus_ops.boxes import from_action
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
+from .checkpoints import beneath
 from .policies import SpatialPolicy, TemporalPolicy
-from .video_model import Configuration, Output, PaperFigures, VideoModel
-
-# Smallest and largest side of a patch in frame pixels, whatever its size after resizing.
-MIN_SIDE, MAX_SIDE = 96, 224
+from .video_model import MAX_SIDE, MIN_SIDE, Configuration, Decision, Output, PaperFigures, VideoModel
 
 
 def _configuration(
@@ -24,6 +21,7 @@ def _configuration(
         f"uni_adafocus_tsm_{patch_size}_8+{num_focus_frames}",
         "uni_adafocus_tsm",
         {"patch_size": patch_size, "num_focus_frames": num_focus_frames},
+        "IV",
         paper,
         paper_exits or {},
     )
@@ -36,15 +34,6 @@ CONFIGURATIONS = (
     _configuration(128, 12, PaperFigures(18.8, 366.4)),
     _configuration(128, 16, PaperFigures(24.2, 305.4), {0.248: PaperFigures(18.8, 366.8)}),
 )
-
-
-class Look(NamedTuple):
-    """Patches of B' videos, seen: where and when they lie, and the answers that follow."""
-
-    logits: Tensor  # [B', C] of exit 1
-    frame_index: Tensor  # [B', K] int64 into the candidates
-    boxes: Tensor  # [B', 4] (cy, cx, h, w) in frame pixels
-    weights: Tensor  # [B', T0] of the glance frames
 
 
 class UniAdaFocusTSM(VideoModel):
@@ -69,18 +58,6 @@ class UniAdaFocusTSM(VideoModel):
         "policy": ("temporal_policy", "spatial_policy"),
         "focus": ("focus_encoder",),
         "head": ("glance_head", "focus_head"),
-    }
-    exit0_modules = ("glance_encoder", "glance_aux_head")
-    published_prefixes = {
-        "glance_encoder": "global_CNN.base_model",
-        "glance_head": "global_CNN.new_fc",
-        "glance_aux_head": "global_CNN.new_new_fc",
-        "focus_encoder": "local_CNN.base_model",
-        "focus_head": "local_CNN.new_fc",
-        "focus_aux_head": "local_CNN.new_new_fc",
-        "spatial_aux_head": "aux_fc",
-        "spatial_policy.layers": "spatial_policy.encoder",
-        "temporal_policy.layers": "temporal_policy.Tconv",
     }
 
     def __init__(
@@ -136,7 +113,7 @@ class UniAdaFocusTSM(VideoModel):
         exits = ExitLoop(gate, self.num_exits)
 
         # A glance at whole frames, and exit 0.
-        glance_index = self._pick_glance_frames(frames) if glance_frames is None else None  # [B, T0]
+        glance_index = self.pick_glance_frames(frames) if glance_frames is None else None  # [B, T0]
         glanced = frames if glance_frames is None else glance_frames
         whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
         maps, features = self.glance(whole)  # [B, T0, 1280, 7, 7], [B, T0, 1280]
@@ -144,37 +121,14 @@ class UniAdaFocusTSM(VideoModel):
 
         # A closer look at all videos, or at the B' that the gate sends on, and exit 1.
         maps, features = exits.keep(maps), exits.keep(features)  # [B', T0, 1280, 7, 7], [B', T0, 1280]
-        look = self._no_look(exits) if exits.is_empty else self._look_closer(frames, maps, features, exits.rows)
-        exits.answer(look.logits)  # [B', C]
+        decision = self.no_decision(exits) if exits.is_empty else self.policy(maps, features)
+        if not exits.is_empty:
+            patches = self.read_patches(frames, decision.boxes, decision.frame_index, exits.rows)  # [B' * K, 3, P, P]
+            exits.answer(self.final_head(features, self.focus(patches)))  # [B', C]
 
-        frame_index = exits.in_batch(look.frame_index, -1)  # [B, K]
-        boxes = exits.in_batch(look.boxes, torch.nan)  # [B, 4]
-        weights = exits.in_batch(look.weights, torch.nan)  # [B, T0]
-        return Output(exits.logits, exits.exit_logits, frame_index, boxes, weights, glance_index)
-
-    def _look_closer(self, frames: Tensor, maps: Tensor, features: Tensor, videos: Tensor) -> Look:
-        """Where and when to look, what is seen there, and exit 1.
-
-        Args:
-            frames: the candidates of the whole batch.
-            maps, features: of the glance at B' of its videos.
-            videos: [B'] the places of these videos in the batch.
-        """
-        weights, frame_index, boxes = self.policy(maps, features)  # [B', T0], [B', K], [B', 4]
-        picked, flat = for_frames(boxes, frame_index, frames.shape[1], videos=videos)  # [B' * K, 4], [B' * K]
-        patches = self.read(frames, picked, flat, self.patch_size, self.focus_encoder)  # [B' * K, 3, P, P]
-        focus_features = self.focus(patches)  # [B', K, 2048]
-        logits = self.final_head(features, focus_features)  # [B', C]
-        return Look(logits, frame_index, boxes, weights)
-
-    def _no_look(self, exits: ExitLoop) -> Look:
-        """Of no video, where all have left: nothing runs."""
-        none, dtype = exits.logits[:0], torch.promote_types(exits.logits.dtype, torch.float32)
-        return Look(
-            logits=none,
-            frame_index=none.new_empty((0, self.num_focus_frames), dtype=torch.int64),
-            boxes=none.new_empty((0, 4), dtype=dtype),
-            weights=none.new_empty((0, self.num_glance_frames), dtype=dtype),
+        decision = self.in_batch(exits, decision)
+        return Output(
+            exits.logits, exits.exit_logits, decision.frame_index, decision.boxes, decision.weights, glance_index
         )
 
     def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,20 +136,17 @@ class UniAdaFocusTSM(VideoModel):
         maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))
         return maps, maps.mean((-2, -1))
 
-    def policy(self, maps: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Stage: when and where to look.
+    def policy(self, maps: Tensor, features: Tensor) -> Decision:
+        """Stage: when and where to look; one box a video.
 
         Args:
             maps, features: of the glance, [B, T0, 1280, 7, 7] and [B, T0, 1280].
-
-        Returns:
-            weights [B, T0], frame_index [B, K] int64 into the candidates, boxes [B, 4] in frame pixels.
         """
         weights = self.temporal_policy(features)  # [B, T0]
         frame_index = quantile_frames(weights, self.num_candidate_frames, self.num_focus_frames)  # [B, K]
         action = self.spatial_policy(maps)  # [B, 4]
         boxes = from_action(action, (self.frame_size,) * 2, MIN_SIDE, MAX_SIDE)  # [B, 4]
-        return weights, frame_index, boxes
+        return Decision(weights, frame_index, boxes)
 
     def focus(self, patches: Tensor) -> Tensor:
         """Stage: features [B, K, 2048] of patches [B * K, 3, P, P]."""
@@ -210,8 +161,15 @@ class UniAdaFocusTSM(VideoModel):
         """Stage: logits [B, C] of exit 1, from the features [B, T0, 1280] and [B, K, 2048] of both encoders."""
         return self.glance_head(glance_features).mean(1) + self.focus_head(focus_features).mean(1)
 
-    def _pick_glance_frames(self, frames: Tensor) -> Tensor:
-        """[B, T0] int64: the candidates that are glanced at where no glance frames are given."""
-        step = self.num_candidate_frames // self.num_glance_frames
-        positions = 1 + step * torch.arange(self.num_glance_frames, device=frames.device)  # [T0]
-        return positions.clamp(max=self.num_candidate_frames - 1).expand(frames.shape[0], -1)
+    def published_prefixes(self) -> Mapping[str, str]:
+        return {
+            **beneath("glance_encoder", "global_CNN.base_model", self.glance_encoder.published_layers()),
+            "glance_head": "global_CNN.new_fc",
+            "glance_aux_head": "global_CNN.new_new_fc",
+            **beneath("focus_encoder", "local_CNN.base_model", self.focus_encoder.published_layers()),
+            "focus_head": "local_CNN.new_fc",
+            "focus_aux_head": "local_CNN.new_new_fc",
+            "spatial_aux_head": "aux_fc",
+            "spatial_policy.layers": "spatial_policy.encoder",
+            "temporal_policy.layers": "temporal_policy.Tconv",
+        }

@@ -13,7 +13,7 @@ from torch.utils._pytree import _register_namedtuple
 import adafocus_ops
 from adafocus_ops.checks import check_positive_ints, describe, require
 
-from ..exits import Gate
+from ..exits import ExitLoop, Gate
 from . import checkpoints
 
 # Stage -> the methods that do it, of which a model has those that it needs. `forward` calls each through the
@@ -26,6 +26,9 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "head": ("early_head", "final_head"),
 }
 
+# Smallest and largest side of a deformable patch in pixels of a frame of 224, whatever its size after resizing.
+MIN_SIDE, MAX_SIDE = 96, 224
+
 # ImageNet's, for frames in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -35,17 +38,18 @@ class PaperFigures(NamedTuple):
     """The paper's figures of a configuration."""
 
     gflops: float  # billions of multiply-adds a video
-    videos_per_s: float  # on an RTX 3090 at batch 128
+    videos_per_s: float | None = None  # on an RTX 3090 at batch 128; None where none is stated
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One model of the paper: an architecture, its arguments, and the figures that the paper states."""
+    """One model of the paper: an architecture, its arguments, and the figures that are published."""
 
     name: str
     architecture: str
     arguments: Mapping[str, int] = field(default_factory=dict)
-    paper: PaperFigures | None = None  # with all videos at the last exit; None where the paper states none
+    table: str | None = None  # the table of the paper that has it or those it is compared with: "II", "IV" or "V"
+    paper: PaperFigures | None = None  # with all videos at the last exit; None where none are stated
     paper_exits: Mapping[float, PaperFigures] = field(default_factory=dict)  # by the share that leaves at exit 0
 
 
@@ -55,9 +59,18 @@ class Output(NamedTuple):
     logits: Tensor  # [B, C] of the last exit that each video reached
     exit_logits: Tensor  # [B, exits, C], NaN for an exit that a video did not reach
     frame_index: Tensor  # [B, K] int64 into the candidates, the frames that the focus saw; -1 where it saw none
-    boxes: Tensor  # [B, 4] (cy, cx, h, w) in frame pixels, one patch position per video; NaN where there was none
+    boxes: Tensor  # [B, 4] (cy, cx, h, w) in frame pixels, the same in all K frames, or [B, K, 4]; NaN where none was
     weights: Tensor  # [B, T0] of sum 1, what the temporal policy gives each glance frame; NaN where it did not run
     glance_index: Tensor | None  # [B, T0] int64 into the candidates; None if the glance frames were given
+
+
+class Decision(NamedTuple):
+    """What a policy decides of B' videos: when and where to look, in n frames of each."""
+
+    weights: Tensor  # [B', T0] of sum 1, of the glance frames
+    frame_index: Tensor  # [B', n] int64 into the candidates
+    boxes: Tensor  # [B', 4] (cy, cx, h, w) in frame pixels, the same in all n frames, or [B', n, 4]
+    state: Tensor | None = None  # [B', hidden] of a recurrent policy
 
 
 # Without a name, what torch.export makes of a model could not be saved.
@@ -65,14 +78,14 @@ _register_namedtuple(Output, serialized_type_name="adafocus_models.Output")
 
 
 class VideoModel(nn.Module, ABC):
-    """A glance encoder on whole frames and a focus encoder on patches of candidate frames.
+    """A network that sees videos: with a glance encoder on whole frames, a focus encoder on patches, or both.
 
     Args:
         glance_encoder, focus_encoder: from frames [B * T, 3, H, W] to maps [B * T, C, h, w], with
-            attributes out_channels and reduction.
+            attributes out_channels and reduction. A network without a glance has None.
         num_classes: C.
         patch_size: side P in pixels of what the focus encoder sees.
-        num_glance_frames: T0, whole frames that the glance encoder sees.
+        num_glance_frames: T0, whole frames that the glance encoder sees; 0 without a glance.
         num_focus_frames: K, frames that the focus encoder sees patches of.
         num_candidate_frames: N, frames that these K are picked from.
     """
@@ -81,30 +94,34 @@ class VideoModel(nn.Module, ABC):
     mean = MEAN
     std = STD
 
-    # Exits that an answer may come from; exit_logits has as many.
+    # Exits that an answer may come from; exit_logits has as many. Some networks have one for each of their frames.
     num_exits: int = 1
+    # Whether boxes are one of some places, which a rounding can exchange, rather than anywhere.
+    picks_places = False
     # Stage -> the child modules that do its work, for multiply_adds.
     stage_modules: Mapping[str, tuple[str, ...]] = {}
-    # Child modules that an answer at exit 0 needs, for a model that has more than one exit.
-    exit0_modules: tuple[str, ...] = ()
-    # Child module -> its name in the published checkpoints, for load_checkpoint; empty if none is published.
-    published_prefixes: Mapping[str, str] = {}
+    # How entries of published checkpoints begin that are of no use here.
+    published_extras: tuple[str, ...] = ()
+    # Where published checkpoints keep a part in a state dict of its own -> how its names begin in the whole.
+    published_parts: Mapping[str, str] = {}
 
     # Properties of each class, derived from what it defines.
     stage_methods: Mapping[str, tuple[str, ...]]  # the part of STAGES that the model has
     has_early_exit: bool
     has_policy: bool
+    has_glance: bool
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = {stage: tuple(name for name in names if hasattr(cls, name)) for stage, names in STAGES.items()}
         cls.stage_methods = {stage: names for stage, names in own.items() if names}
-        cls.has_early_exit = cls.num_exits > 1
+        cls.has_early_exit = cls.num_exits != 1
         cls.has_policy = "policy" in cls.stage_methods
+        cls.has_glance = "glance" in cls.stage_methods
 
     def __init__(
         self,
-        glance_encoder: nn.Module,
+        glance_encoder: nn.Module | None,
         focus_encoder: nn.Module,
         *,
         num_classes: int,
@@ -117,7 +134,7 @@ class VideoModel(nn.Module, ABC):
         check_positive_ints(
             num_classes=num_classes,
             patch_size=patch_size,
-            num_glance_frames=num_glance_frames,
+            **({} if glance_encoder is None else {"num_glance_frames": num_glance_frames}),
             num_focus_frames=num_focus_frames,
             num_candidate_frames=num_candidate_frames,
         )
@@ -132,7 +149,8 @@ class VideoModel(nn.Module, ABC):
         self.num_glance_frames = num_glance_frames
         self.num_focus_frames = num_focus_frames
         self.num_candidate_frames = num_candidate_frames
-        self.glance_encoder = glance_encoder
+        if glance_encoder is not None:
+            self.glance_encoder = glance_encoder
         self.focus_encoder = focus_encoder
 
     @abstractmethod
@@ -164,7 +182,7 @@ class VideoModel(nn.Module, ABC):
             [M, 3, P, P].
         """
         weight = next(encoder.parameters())  # of its first convolution
-        channels_last = not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
+        channels_last = not weight.is_contiguous() and weight.movedim(1, -1).is_contiguous()
         normalise = frames.dtype == torch.uint8
         return adafocus_ops.crop_resize(
             frames,
@@ -177,23 +195,96 @@ class VideoModel(nn.Module, ABC):
             memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         )
 
-    def read_whole(self, frames: Tensor, frame_index: Tensor | None, encoder: nn.Module) -> Tensor:
+    def read_whole(
+        self,
+        frames: Tensor,
+        frame_index: Tensor | None,
+        encoder: nn.Module,
+        *,
+        videos: Tensor | None = None,
+        size: int | None = None,
+    ) -> Tensor:
         """Reads whole frames, by the stage `read`.
 
         Args:
             frames: [B, N, 3, H, W].
-            frame_index: [B, T] within each video; None for all its N frames.
+            frame_index: [B', T] within each video; None for all its N frames.
+            videos: [B'] the places of these videos in the batch; None for all.
+            size: side in pixels of what comes out; None for that of the frames.
 
         Returns:
-            [B * T, 3, H, W].
+            [B' * T, 3, size, size].
         """
-        videos, candidates = frames.shape[:2]
+        batch_size, candidates = frames.shape[:2]
         if frame_index is None:
-            boxes, flat = self.whole_frame_boxes(videos * candidates, frames.device), None  # [B * N, 4]
+            boxes, flat = self.whole_frame_boxes(batch_size * candidates, frames.device), None  # [B * N, 4]
         else:
-            whole = self.whole_frame_boxes(videos, frames.device)
-            boxes, flat = adafocus_ops.boxes.for_frames(whole, frame_index, candidates)  # [B * T, 4], [B * T]
-        return self.read(frames, boxes, flat, self.frame_size, encoder)
+            whole = self.whole_frame_boxes(frame_index.shape[0], frames.device)
+            boxes, flat = adafocus_ops.boxes.for_frames(whole, frame_index, candidates, videos=videos)
+        return self.read(frames, boxes, flat, size or self.frame_size, encoder)
+
+    def read_patches(self, frames: Tensor, boxes: Tensor, frame_index: Tensor, videos: Tensor) -> Tensor:
+        """Reads what the focus encoder sees, by the stage `read`.
+
+        Args:
+            frames: [B, N, 3, H, W], of the whole batch.
+            boxes: [B', 4] for all frames of a video, or [B', n, 4].
+            frame_index: [B', n] within each video.
+            videos: [B'] the places of these videos in the batch.
+
+        Returns:
+            [B' * n, 3, P, P].
+        """
+        one = boxes if boxes.ndim == 2 else boxes[:, 0]
+        each, flat = adafocus_ops.boxes.for_frames(one, frame_index, frames.shape[1], videos=videos)
+        each = each if boxes.ndim == 2 else boxes.flatten(0, 1)  # [B' * n, 4]
+        return self.read(frames, each, flat, self.patch_size, self.focus_encoder)
+
+    def pick_glance_frames(self, frames: Tensor) -> Tensor:
+        """[B, T0] int64: the candidates that are glanced at where no glance frames are given."""
+        step = self.num_candidate_frames // self.num_glance_frames
+        positions = 1 + step * torch.arange(self.num_glance_frames, device=frames.device)  # [T0]
+        return positions.clamp(max=self.num_candidate_frames - 1).expand(frames.shape[0], -1)
+
+    def all_candidates(self, frames: Tensor) -> Tensor:
+        """[B, N] int64: 0..N-1 for every video."""
+        return torch.arange(self.num_candidate_frames, device=frames.device).expand(frames.shape[0], -1)
+
+    def no_decision(self, exits: ExitLoop, *, each_frame: bool = False) -> Decision:
+        """Of no video, where all have left and no policy runs; each_frame: with boxes for every frame."""
+        none = exits.logits[:0]
+        weights = none.new_empty((0, self.num_glance_frames), dtype=torch.promote_types(none.dtype, torch.float32))
+        frame_index = none.new_empty((0, self.num_focus_frames), dtype=torch.int64)
+        boxes = weights.new_empty((0, self.num_focus_frames, 4) if each_frame else (0, 4))
+        return Decision(weights, frame_index, boxes)
+
+    def in_batch(self, exits: ExitLoop, decision: Decision) -> Decision:
+        """Of all B videos, from that of the B' inside: NaN and -1 of those that have left."""
+        weights, boxes = (exits.in_batch(x, torch.nan) for x in (decision.weights, decision.boxes))
+        return Decision(weights, exits.in_batch(decision.frame_index, -1), boxes)
+
+    def seen_alone(self, decision: Decision, seen: Tensor) -> Decision:
+        """Without the frames that nobody looked at: NaN and -1 beyond the first seen [B] of a video's n frames."""
+        looked = torch.arange(self.num_focus_frames, device=seen.device) < seen[:, None]  # [B, n]
+        frame_index = decision.frame_index.where(looked, -1)
+        return decision._replace(frame_index=frame_index, boxes=decision.boxes.where(looked[..., None], torch.nan))
+
+    def pad_steps(self, boxes: list[Tensor]) -> Tensor:
+        """[B, K, 4] of boxes [B, n, 4] step by step: NaN for the steps that no video has reached."""
+        reached = torch.cat(boxes, 1)
+        missing = self.num_focus_frames - reached.shape[1]
+        return nn.functional.pad(reached, (0, 0, 0, missing), value=torch.nan)
+
+    def uniform_weights(self, like: Tensor) -> Tensor:
+        """[B', T0]: 1 / T0 each, for a network that does not weigh its glance frames; like [B', ...] it."""
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return like.new_full((like.shape[0], self.num_glance_frames), 1 / max(self.num_glance_frames, 1), dtype=dtype)
+
+    def whole_frames_output(self, logits: Tensor, frames: Tensor, glance_index: Tensor | None) -> Output:
+        """The Output of a network with one exit that has seen all of the frames [B, K, 3, H, W], and all of each."""
+        boxes = self.whole_frame_boxes(logits.shape[0], logits.device)  # [B, 4]
+        frame_index = self.all_candidates(frames)  # [B, K]
+        return Output(logits, logits[:, None], frame_index, boxes, self.uniform_weights(logits), glance_index)
 
     def whole_frame_boxes(self, count: int, device: torch.device) -> Tensor:
         """[count, 4]: (cy, cx, h, w) of a whole frame, each time."""
@@ -212,6 +303,10 @@ class VideoModel(nn.Module, ABC):
             return fn(t.flatten(2, 3)).unflatten(2, t.shape[2:4])
 
         return super()._apply(apply, recurse)
+
+    def published_prefixes(self) -> Mapping[str, str]:
+        """Child module, or a layer of one -> its name in the published checkpoints; empty if none is published."""
+        return {}
 
     def load_checkpoint(
         self, source: str | os.PathLike | Mapping[str, Tensor], *, new_heads: bool = False
@@ -244,6 +339,14 @@ class VideoModel(nn.Module, ABC):
     def check_inputs(self, frames: Tensor, glance_frames: Tensor | None) -> None:
         """Raises TypeError or ValueError, with what arrived, unless both are what `forward` takes."""
         self._check_frames("frames", frames, self.num_candidate_frames)
+        if not self.has_glance:
+            require(
+                glance_frames is None,
+                lambda: (
+                    f"glance_frames must be None: {type(self).__name__} has no glance, got {describe(glance_frames)}"
+                ),
+            )
+            return
         if glance_frames is None:
             require(
                 self.num_candidate_frames >= self.num_glance_frames,

@@ -28,7 +28,7 @@ def contact_sheet(
     """One picture of a prediction: the glance frames, and the picked frames with their boxes and patches.
 
     Args:
-        candidates, glance: the frames that the model was given, N and T0 of them.
+        candidates, glance: the frames that the model was given, N and T0 of them, of which T0 may be 0.
         frame_index: [K] int64 into the candidates: the picked frames; -1 where there are none, since the glance's
             answer was sure enough.
         boxes: [4] for all picked frames, or [K, 4]: (cy, cx, h, w) in pixels of the frames.
@@ -40,7 +40,6 @@ def contact_sheet(
     Returns:
         An RGB image.
     """
-    count = len(glance.frames)
     boxes = boxes.expand(len(frame_index), 4)[frame_index >= 0]
     frame_index = frame_index[frame_index >= 0]
     patches = crop_resize(candidates.frames, boxes, patch_size, frame_index=frame_index, out_dtype=torch.uint8)
@@ -49,15 +48,9 @@ def contact_sheet(
     focus = [canvas.stack(rows, _GAP)] if rows else []
     width = max([_MIN_WIDTH, *(row.width for row in rows)])
 
-    thumb = min(glance.frames.shape[-1], (width + _GAP) // count - _GAP)
-    weighed = weights is not None and not weights.isnan().any()
-    bars = (weights / weights.max()).tolist() if weighed else [0.0] * count
-    glances = canvas.beside([_glance_cell(glance, i, thumb, bars[i]) for i in range(count)], _GAP)
-
     def part(text: str, *images: Image.Image) -> Image.Image:
         return canvas.stack([canvas.label(text, canvas.HEADING, canvas.INK, width), *images], _GAP // 2)
 
-    legend = "; bars: the temporal policy's weights" if weighed else ""
     what = f"Focus on {len(cells)} of {len(candidates.frames)} candidates, in patches of {patch_size} x {patch_size}"
     sheet = canvas.stack(
         [
@@ -68,12 +61,23 @@ def contact_sheet(
                 ],
                 _GAP // 2,
             ),
-            part(f"Glance at {count} frames{legend}", glances),
+            *([part(*_glances(glance, weights, width))] if len(glance.frames) else []),
             part(what if focus else "No focus: the answer at the glance was sure enough", *focus),
         ],
         _GAP,
     )
     return ImageOps.expand(sheet, _MARGIN, canvas.PAPER)
+
+
+def _glances(clip: Clip, weights: Tensor | None, width: int) -> tuple[str, Image.Image]:
+    """The glance frames in one row, and what to say of them."""
+    count = len(clip.frames)
+    thumb = min(clip.frames.shape[-1], (width + _GAP) // count - _GAP)
+    weighed = weights is not None and not weights.isnan().any()
+    bars = (weights / weights.max()).tolist() if weighed else [0.0] * count
+    legend = "; bars: the temporal policy's weights" if weighed else ""
+    cells = [_glance_cell(clip, i, thumb, bars[i]) for i in range(count)]
+    return f"Glance at {count} frames{legend}", canvas.beside(cells, _GAP)
 
 
 def _glance_cell(clip: Clip, i: int, side: int, bar_length: float) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Cases of the models: the paper's Table IV, with inputs in place, tuned and checked."""
+"""Cases of the models: the paper's Tables II, IV and V, with inputs in place, tuned and checked."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,18 +24,21 @@ from bench.harness.records import Record
 from bench.harness.tables import ModelNames
 from bench.harness.timing import stats, timed_methods
 
-NAMES = ModelNames(
-    rival="tsm_plus_8+8",
-    rival_label="TSM+",
-    stages={"read": "read and crop", "glance": "glance", "policy": "policy", "focus": "focus", "head": "head"},
-)
+STAGES = {"read": "read and crop", "glance": "glance", "policy": "policy", "focus": "focus", "head": "head"}
+# Table -> how its models go by name; their ratios are to the rival's speed.
+NAMES = {
+    "II": ModelNames("adafocus_v2_128_16", "AdaFocusV2", STAGES),
+    "IV": ModelNames("tsm_plus_8+8", "TSM+", STAGES),
+    "V": ModelNames("x3d_l_16", "X3D-L", STAGES),
+}
 
 CHECKED_VIDEOS = 4
+SHORT_SIDE = 256  # of a video whose frames are cut to 224 pixels
 STEP = 16  # pixels by which a video of the batch is moved against the one before it
 DEFAULT_BATCH = {"cpu": 2, "cuda": 128}
 EXIT_RATIO_TOLERANCE = 0.02  # distance of whole videos of a default batch from the exit ratio that is asked for
 
-Clips = Callable[[int, int], tuple[Tensor, Tensor]]  # N, T0 -> uint8 frames [N, 3, S, S], [T0, 3, S, S]
+Clips = Callable[[int, int, int], tuple[Tensor, Tensor]]  # S, N, T0 -> uint8 frames [N, 3, S, S], [T0, 3, S, S]
 
 
 @dataclass(frozen=True)
@@ -60,32 +63,46 @@ class ModelCase:
 
     @property
     def has_early_exit(self) -> bool:
+        return architectures()[self.architecture].has_early_exit
+
+    @property
+    def architecture(self) -> str:
         configuration = configurations().get(self.model)
-        return architectures()[configuration.architecture if configuration else self.model].has_early_exit
+        return configuration.architecture if configuration else self.model
+
+    @property
+    def table(self) -> str:
+        """The paper's table that has the model, or others of its architecture."""
+        return next(made.table for made in configurations().values() if made.architecture == self.architecture)
 
     def __str__(self) -> str:
         return self.model + (f"/exit={self.exit_ratio:g}" if self.exit_ratio else "")
 
 
-def table_iv() -> dict[str, Any]:
-    """The paper's Table IV: case -> its GFLOPs and videos/s, the rival first and early exits last."""
-    stated = {name: made for name, made in configurations().items() if made.paper}
-    names = sorted(stated, key=lambda name: name != NAMES.rival)
-    exits = {
-        str(ModelCase(name, ratio)): figures for name in names for ratio, figures in stated[name].paper_exits.items()
-    }
-    return {name: stated[name].paper for name in names} | exits
+def cases_of(table: str) -> dict[str, Any]:
+    """A table of the paper: case -> the published GFLOPs and videos/s, the rival first and early exits last."""
+    made = [each for each in configurations().values() if each.table == table]
+    made.sort(key=lambda each: each.name != NAMES[table].rival)
+    exits = {str(ModelCase(each.name, share)): figures for each in made for share, figures in each.paper_exits.items()}
+    return {each.name: each.paper for each in made} | exits
 
 
-PAPER = table_iv()
+TABLES = {table: cases_of(table) for table in NAMES}
+PAPER = {case: figures for cases in TABLES.values() for case, figures in cases.items()}
 
 # Cases of a run without --configs: on a CPU those that take minutes, not an hour.
-DEFAULT_CASES = {"cpu": (NAMES.rival, "uni_adafocus_tsm_96_8+8", "uni_adafocus_tsm_128_8+16"), "cuda": tuple(PAPER)}
+DEFAULT_CASES = {
+    "cpu": (NAMES["IV"].rival, "uni_adafocus_tsm_96_8+8", "uni_adafocus_tsm_128_8+16"),
+    "cuda": tuple(TABLES["IV"]),
+}
 
 
-def select(names: Sequence[str], exit_ratio: float | None) -> list[ModelCase]:
-    """The cases of these names, with exit_ratio for those that have an early exit."""
-    chosen = [ModelCase.parse(name) for name in (PAPER if "all" in names else names)]
+def select(names: Sequence[str], exit_ratio: float | None, table: str | None = None) -> list[ModelCase]:
+    """The cases of these names, or all by "all", of one table or any, with exit_ratio for those with an early exit."""
+    every = TABLES[table] if table else PAPER
+    chosen = [ModelCase.parse(name) for name in (every if "all" in names else names)]
+    if table:
+        chosen = [case for case in chosen if case.table == table]
     if exit_ratio is not None:
         if not any(case.has_early_exit for case in chosen):
             raise ValueError(f"an exit ratio of {exit_ratio} needs a model with an early exit, got {', '.join(names)}")
@@ -111,27 +128,34 @@ class PreparedModel:
 
     case: ModelCase
     model: VideoModel  # tuned
-    frames: Tensor  # [B, N, 3, 224, 224] uint8
-    glance_frames: Tensor  # [B, T0, 3, 224, 224] uint8
+    inputs: list[Tensor]  # uint8: frames [B, N, 3, S, S], and if it glances, glance frames [B, T0, 3, S, S]
     gate: Gate | None
     check: dict[str, Any]
 
     @torch.inference_mode()
     def __call__(self) -> Output:
-        return self.model(self.frames, self.glance_frames, gate=self.gate)
+        return self.model(*self.inputs, gate=self.gate)
+
+    @property
+    def batch_size(self) -> int:
+        return self.inputs[0].shape[0]
 
 
-def clips_from(video: str | None, frame_size: int = VideoModel.frame_size) -> Clips:
-    """A function that gives a video's candidate and glance frames; of random ones for None."""
+def clips_from(video: str | None) -> Clips:
+    """A function that gives a video's candidate and glance frames of S pixels; of random ones for None."""
     if video is None:
-        size = (frame_size, frame_size, 3)
-        return lambda *counts: tuple(
-            torch.randint(256, (count, *size), dtype=torch.uint8).permute(0, 3, 1, 2) for count in counts
+        return lambda size, *counts: tuple(
+            torch.randint(256, (count, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2) for count in counts
         )
     from adafocus_models.data import read_clip  # needs a decoder, which --synthetic does without
 
     path = Path(video) if Path(video).exists() else _sample_clip_or_missing(video)
-    return lambda *counts: tuple(clip.frames for clip in read_clip(path, *counts, frame_size=frame_size))
+
+    def read(size: int, *counts: int) -> tuple[Tensor, Tensor]:
+        larger = size * SHORT_SIDE // VideoModel.frame_size
+        return tuple(clip.frames for clip in read_clip(path, *counts, frame_size=size, short_side=larger))
+
+    return read
 
 
 def _sample_clip_or_missing(name: str) -> Path:
@@ -155,14 +179,13 @@ def prepare(case: ModelCase, clips: Clips, batch_size: int, device: torch.device
     """The model with random weights and the batch in place, tuned and checked."""
     torch.manual_seed(0)
     model = create_model(case.model).eval().to(device)
-    frames, glance_frames = (
-        repeat_to_batch(clip, batch_size, device) for clip in clips(model.num_candidate_frames, model.num_glance_frames)
-    )
-    calibrate_batch_norm(model, frames[:2], glance_frames[:2])
+    read = clips(model.frame_size, model.num_candidate_frames, model.num_glance_frames)
+    inputs = [repeat_to_batch(clip, batch_size, device) for clip in read if len(clip)]
+    calibrate_batch_norm(model, *(frames[:2] for frames in inputs))
     tuned = fold_batch_norm(model).to(device=device, dtype=dtype, memory_format=torch.channels_last)
-    check = compare(model, tuned, frames[:CHECKED_VIDEOS], glance_frames[:CHECKED_VIDEOS], case.exit_ratio)
+    check = compare(model, tuned, [frames[:CHECKED_VIDEOS] for frames in inputs], case.exit_ratio)
     gate = forced_gate(leaving(case.exit_ratio, batch_size), batch_size)
-    return PreparedModel(case, tuned, frames, glance_frames, gate, check)
+    return PreparedModel(case, tuned, inputs, gate, check)
 
 
 @torch.no_grad()
@@ -191,7 +214,7 @@ def stage_times(prepared: PreparedModel, device: torch.device, runs: int) -> dic
         with timed_methods(prepared.model, stages, device) as totals:
             prepared()
         measured.append(totals)
-    batch_size = prepared.frames.shape[0]
+    batch_size = prepared.batch_size
     return {stage: stats([totals[stage] for totals in measured])["p50_ms"] / batch_size for stage in stages}
 
 
@@ -201,12 +224,13 @@ def gflops(model: VideoModel, exit_ratio: float) -> float:
     return (counts["total"] - exit_ratio * (counts["total"] - counts.get("exit0", 0))) / 1e9
 
 
-def paper_figures(case: ModelCase) -> dict[str, float] | None:
-    """Figures that Table IV states for the case, if it is in there."""
+def paper_figures(case: ModelCase) -> dict[str, float | None] | None:
+    """Published figures of the case, and the ratio of its videos/s to the rival's, if there are any."""
     paper = PAPER.get(str(case))
     if paper is None:
         return None
-    ratio = paper.videos_per_s / PAPER[NAMES.rival].videos_per_s
+    rival = PAPER[NAMES[case.table].rival].videos_per_s
+    ratio = paper.videos_per_s / rival if paper.videos_per_s and rival else None
     return {"gflops": paper.gflops, "videos_per_s": paper.videos_per_s, "ratio": ratio}
 
 
@@ -214,16 +238,17 @@ def make_record(
     prepared: PreparedModel, times: list[float], stages: dict[str, float], memory: float | None, shared: dict[str, Any]
 ) -> Record:
     """The record of one case; `shared` is what all records of the run have in common."""
-    case, model, batch_size = prepared.case, prepared.model, prepared.frames.shape[0]
+    case, model, batch_size = prepared.case, prepared.model, prepared.batch_size
     realised = leaving(case.exit_ratio, batch_size) / batch_size
     timing = stats(times)
     return {
         "what": "throughput",
         "case": str(case),
+        "table": case.table,
         "mode": "inference",
         "layout": "channels_last",
         "batch_size": batch_size,
-        "frames": f"{model.num_glance_frames}+{model.num_focus_frames}",
+        "frames": "+".join(str(count) for count in (model.num_glance_frames, model.num_focus_frames) if count),
         "patch": model.patch_size,
         "exit_ratio": {"asked": case.exit_ratio, "realised": realised},
         "gflops": gflops(model, realised),
@@ -239,14 +264,19 @@ def make_record(
 
 
 def add_ratios(records: list[Record]) -> None:
-    """Gives every record its ratio to the rival of the same run."""
-    rival = next((record for record in records if record["case"] == NAMES.rival), None)
-    for record in records if rival else ():
-        record["ratios"][NAMES.rival] = record["videos_per_s"] / rival["videos_per_s"]
+    """Gives every record its ratio to its table's rival of the same run."""
+    speeds = {record["case"]: record["videos_per_s"] for record in records}
+    for record in records:
+        rival = NAMES[record["table"]].rival
+        if rival in speeds:
+            record["ratios"][rival] = record["videos_per_s"] / speeds[rival]
 
 
 def table_order(record: Record) -> tuple:
-    """The place of a record in the paper's Table IV, to sort by."""
+    """The place of a record in the paper's tables, to sort by."""
     early_exit = record["exit_ratio"]["asked"] > 0
+    architecture = ModelCase.parse(record["case"]).architecture
+    others = list(architectures())[::-1].index(architecture)  # the paper's own come last
     frames = tuple(map(int, record["frames"].split("+")))
-    return record["case"] != NAMES.rival, early_exit, record["patch"], frames
+    is_rival = record["case"] == NAMES[record["table"]].rival
+    return record["table"], not is_rival, early_exit, others, record["patch"], frames

@@ -20,7 +20,7 @@ def plot_throughput(records: Sequence[Record], folder: Path, names: ModelNames) 
 
     first = records[0]
     threads = "" if "gpu" in first["env"] else f"{first['threads']} threads"
-    file = slug(f"{first['device']} {first['dtype']} {threads}")
+    file = slug(f"{first['device']} {first['dtype']} {threads} table {first['table']}")
     path = folder / f"throughput_{file}.png"
     records = list(reversed(records))  # the first on top
     cases = [record["case"].replace("/", "\n") for record in records]
@@ -58,7 +58,8 @@ def _bars(axes, cases: list[str], records: list[Record], names: ModelNames) -> N
 def _speed_label(record: Record, compared: bool) -> str:
     label = f"{record['videos_per_s']:.3g}"
     for ratio in record["ratios"].values() if compared else ():
-        paper = f" ({record['paper']['ratio']:.2f}x)" if record["paper"] else ""
+        stated = (record["paper"] or {}).get("ratio")
+        paper = f" ({stated:.2f}x)" if stated else ""
         label += f",  {ratio:.2f}x{paper}"
     return label
 

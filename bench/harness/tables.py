@@ -94,7 +94,7 @@ def verdict(record: Record) -> str:
     return ", ".join(f"{what} ({'met' if met else 'not met'})" for what, met in words) or "-"
 
 
-def headline_table(records: Sequence[Record], names: ModelNames) -> Table:
+def headline_table(records: Sequence[Record]) -> Table:
     """Our time or speed, the rival's, and how many times better ours is, for ops and models in one table."""
     lines = []
     for record in records:
@@ -102,7 +102,7 @@ def headline_table(records: Sequence[Record], names: ModelNames) -> Table:
             rival = record["rival"]
             ours, theirs = (f"{_three_digits(t['p50_ms'])} ms" for t in (record["stats"], record["others"][rival]))
         else:
-            rival, ratio = names.rival, record["ratios"][names.rival]
+            [(rival, ratio)] = record["ratios"].items()
             speeds = record["videos_per_s"], record["videos_per_s"] / ratio
             ours, theirs = (f"{_three_digits(speed)} videos/s" for speed in speeds)
         lines.append([record["case"], ours, f"{theirs} ({rival})", f"{record['ratios'][rival]:.1f}"])
@@ -126,10 +126,10 @@ def scaling_table(records: Sequence[Record]) -> Table:
 
 
 def group_records(records: Iterable[Record]) -> list[list[Record]]:
-    """Records by table: of one device, dtype (models) or input (ops), backend and number of threads."""
+    """Records by table: of one device, table and dtype (models) or input (ops), backend and number of threads."""
     groups: dict[tuple, list[Record]] = {}
     for record in records:
-        kind = record["dtype"] if record["what"] == "throughput" else record["input"]
+        kind = (record["table"], record["dtype"]) if record["what"] == "throughput" else record["input"]
         groups.setdefault((record["device"], kind, record["backend"], record["threads"]), []).append(record)
     return list(groups.values())
 

@@ -1,0 +1,154 @@
+"""AdaFocusV2-TSM: one patch of fixed size per video, placed by a policy that learns from end to end."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from ..backbones import MobileNetV2, ResNet50
+from ..exits import ExitLoop, Gate
+from .checkpoints import beneath
+from .policies import at_least_float32, fixed_boxes, state_encoder
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel
+
+# Figure 11, beside Table IV; GFLOPs of the published models.
+CONFIGURATIONS = tuple(
+    Configuration(f"adafocus_v2_tsm_{size}_8+12", "adafocus_v2_tsm", {"patch_size": size}, "IV", PaperFigures(gflops))
+    for size, gflops in ((128, 18.5), (144, 23.5), (160, 27.5), (176, 33.7))
+)
+
+
+class AdaFocusV2TSM(VideoModel):
+    """MobileNetV2-TSM glances at T0 whole frames; ResNet50-TSM sees one patch position in K others.
+
+    Exit 0 is the mean over frames of an auxiliary head on the glance's features, exit 1 the sum of the
+    means of a head on the glance's and a head on the focus's features.
+
+    Args:
+        num_classes: C; 174 in Something-Something V1 and V2.
+        patch_size: P, a patch's side in frame pixels; 128, 144, 160 or 176.
+        num_glance_frames: T0.
+        num_focus_frames: K, which are the candidates.
+
+    Source: Wang et al., AdaFocus V2, 2022; Uni-AdaFocus, Figure 11.
+    """
+
+    num_exits = 2
+    stage_modules = {
+        "glance": ("glance_encoder",),
+        "policy": ("spatial_policy",),
+        "focus": ("focus_encoder",),
+        "head": ("glance_head", "focus_head"),
+    }
+
+    def __init__(
+        self,
+        num_classes: int = 174,
+        patch_size: int = 128,
+        num_glance_frames: int = 8,
+        num_focus_frames: int = 12,
+    ) -> None:
+        super().__init__(
+            MobileNetV2(num_glance_frames),
+            ResNet50(num_focus_frames),
+            num_classes=num_classes,
+            patch_size=patch_size,
+            num_glance_frames=num_glance_frames,
+            num_focus_frames=num_focus_frames,
+            num_candidate_frames=num_focus_frames,
+        )
+        glance_channels, focus_channels = self.glance_encoder.out_channels, self.focus_encoder.out_channels
+        map_size = self.frame_size // self.glance_encoder.reduction
+        self.spatial_policy = nn.Sequential(
+            *state_encoder(num_glance_frames * glance_channels, map_size, 1024, nn.Tanh),
+            nn.Linear(1024, 512),
+            nn.BatchNorm1d(512),
+            nn.Tanh(),
+            nn.Linear(512, 2),
+        )
+        self.glance_head = nn.Linear(glance_channels, num_classes)
+        self.focus_head = nn.Linear(focus_channels, num_classes)
+        # Auxiliary supervision. Exit 0 answers with the first; the other serves training alone.
+        self.glance_aux_head = nn.Linear(glance_channels, num_classes)
+        self.focus_aux_head = nn.Linear(focus_channels, num_classes)
+
+    def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
+        """Recognises B videos.
+
+        Args:
+            frames: [B, K, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean
+                and standard deviation) or floating point (already normalised). Any strides, read in place.
+            glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes the
+                candidates 1 + i (N // T0) for i = 0..T0-1, the last one where that is beyond it.
+            gate: `Thresholds` of two exits; or a function that takes the logits [B, C] of exit 0 and returns an
+                `adafocus_ops.ExitGate` (without capacity). Rows in `leave` answer at exit 0 and cost nothing more;
+                None sends all on to exit 1.
+
+        Returns:
+            Output with two exits. Of a video that left at exit 0, exit_logits[:, 1], boxes and weights
+            are NaN and frame_index is -1; else frame_index is 0..K-1 and weights are uniform.
+
+        Gradients: to all weights that the result depends on and to floating-point frames.
+
+        Raises:
+            TypeError, ValueError: an input of another type or shape.
+        """
+        self.check_inputs(frames, glance_frames)
+        exits = ExitLoop(gate, self.num_exits)
+
+        # A glance at whole frames, and exit 0.
+        glance_index = self.pick_glance_frames(frames) if glance_frames is None else None  # [B, T0]
+        glanced = frames if glance_frames is None else glance_frames
+        whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
+        maps, features = self.glance(whole)  # [B, T0, 1280, 7, 7], [B, T0, 1280]
+        exits.answer(self.early_head(features))  # [B, C]
+
+        # A closer look at all videos, or at the B' that the gate sends on, and exit 1.
+        maps, features = exits.keep(maps), exits.keep(features)  # [B', T0, 1280, 7, 7], [B', T0, 1280]
+        decision = self.no_decision(exits) if exits.is_empty else self.policy(maps, features)
+        if not exits.is_empty:
+            patches = self.read_patches(frames, decision.boxes, decision.frame_index, exits.rows)  # [B' * K, 3, P, P]
+            exits.answer(self.final_head(features, self.focus(patches)))  # [B', C]
+
+        decision = self.in_batch(exits, decision)
+        return Output(
+            exits.logits, exits.exit_logits, decision.frame_index, decision.boxes, decision.weights, glance_index
+        )
+
+    def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage: maps [B, T0, 1280, 7, 7] and features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""
+        maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))
+        return maps, maps.mean((-2, -1))
+
+    def policy(self, maps: Tensor, features: Tensor) -> Decision:
+        """Stage: where to look in all frames; one box a video.
+
+        Args:
+            maps, features: of the glance, [B, T0, 1280, 7, 7] and [B, T0, 1280].
+        """
+        action = at_least_float32(self.spatial_policy(maps.flatten(1, 2))).sigmoid()  # [B, 2]
+        boxes = fixed_boxes(action, self.frame_size, self.patch_size)  # [B, 4]
+        return Decision(self.uniform_weights(features), self.all_candidates(maps), boxes)
+
+    def focus(self, patches: Tensor) -> Tensor:
+        """Stage: features [B, K, 2048] of patches [B * K, 3, P, P]."""
+        maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))  # [B, K, 2048, h, w]
+        return maps.mean((-2, -1))
+
+    def early_head(self, glance_features: Tensor) -> Tensor:
+        """Stage: logits [B, C] of exit 0, from the glance's features [B, T0, 1280]."""
+        return self.glance_aux_head(glance_features).mean(1)
+
+    def final_head(self, glance_features: Tensor, focus_features: Tensor) -> Tensor:
+        """Stage: logits [B, C] of exit 1, from the features [B, T0, 1280] and [B, K, 2048] of both encoders."""
+        return self.glance_head(glance_features).mean(1) + self.focus_head(focus_features).mean(1)
+
+    def published_prefixes(self) -> Mapping[str, str]:
+        return {
+            **beneath("glance_encoder", "global_CNN.base_model", self.glance_encoder.published_layers()),
+            "glance_head": "global_CNN.new_fc",
+            "glance_aux_head": "global_CNN.new_new_fc",
+            **beneath("focus_encoder", "local_CNN.base_model", self.focus_encoder.published_layers()),
+            "focus_head": "local_CNN.new_fc",
+            "focus_aux_head": "local_CNN.new_new_fc",
+            "spatial_policy": "policy_stn",
+        }

@@ -1,0 +1,77 @@
+"""TSM: the baseline that sees K whole frames with ResNet50-TSM alone."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from adafocus_ops.checks import require
+
+from ..backbones import ResNet50
+from .checkpoints import beneath
+from .video_model import Configuration, Output, PaperFigures, VideoModel
+
+# Table IV.
+CONFIGURATIONS = (Configuration("tsm_8", "tsm", table="IV", paper=PaperFigures(32.7)),)
+
+
+class TSM(VideoModel):
+    """ResNet50-TSM on whole frames, a linear layer on the features of each, and the mean of its answers.
+
+    Args:
+        num_classes: C; 174 in Something-Something V1 and V2.
+        num_focus_frames: K, which are the candidates.
+
+    Source: Lin et al., TSM, 2019; Uni-AdaFocus, Table IV.
+    """
+
+    stage_modules = {"focus": ("focus_encoder",), "head": ("classifier",)}
+
+    def __init__(self, num_classes: int = 174, num_focus_frames: int = 8) -> None:
+        super().__init__(
+            None,
+            ResNet50(num_focus_frames),
+            num_classes=num_classes,
+            patch_size=self.frame_size,
+            num_glance_frames=0,
+            num_focus_frames=num_focus_frames,
+            num_candidate_frames=num_focus_frames,
+        )
+        self.classifier = nn.Linear(self.focus_encoder.out_channels, num_classes)
+
+    def forward(self, frames: Tensor, glance_frames: None = None, *, gate: None = None) -> Output:
+        """Recognises B videos.
+
+        Args:
+            frames: [B, K, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean and standard
+                deviation) or floating point (already normalised). Any strides, read in place.
+            glance_frames: None; there is no glance.
+            gate: None; there is one exit.
+
+        Returns:
+            Output with one exit; frame_index is 0..K-1, boxes are whole frames, weights are [B, 0].
+
+        Gradients: to all weights and to floating-point frames.
+
+        Raises:
+            TypeError, ValueError: an input of another type or shape.
+        """
+        require(gate is None, lambda: "gate must be None: this model has one exit")
+        self.check_inputs(frames, glance_frames)
+        patches = self.read_whole(frames, None, self.focus_encoder)  # [B * K, 3, 224, 224]
+        logits = self.final_head(self.focus(patches))  # [B, C]
+        return self.whole_frames_output(logits, frames, None)
+
+    def focus(self, patches: Tensor) -> Tensor:
+        """Stage: features [B, K, 2048] of whole frames [B * K, 3, 224, 224]."""
+        maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))  # [B, K, 2048, 7, 7]
+        return maps.mean((-2, -1))
+
+    def final_head(self, features: Tensor) -> Tensor:
+        """Stage: logits [B, C] from features [B, K, 2048]."""
+        return self.classifier(features).mean(1)
+
+    def published_prefixes(self) -> Mapping[str, str]:
+        return {
+            **beneath("focus_encoder", "base_model", self.focus_encoder.published_layers()),
+            "classifier": "new_fc",
+        }
