@@ -17,7 +17,37 @@ import adafocus_ops
 DEFAULTS = {
     "adafocus_models.MobileNetV2": {"num_frames": 0},
     "adafocus_models.ResNet50": {"num_frames": 0},
+    "adafocus_models.TSM": {"num_classes": 174, "num_focus_frames": 8},
     "adafocus_models.TSMPlus": {"num_classes": 174, "num_glance_frames": 8, "num_focus_frames": 8},
+    "adafocus_models.X3DS": {"num_classes": 400, "num_focus_frames": 13},
+    "adafocus_models.X3DM": {"num_classes": 400, "num_focus_frames": 16},
+    "adafocus_models.X3DL": {"num_classes": 400, "num_focus_frames": 16},
+    "adafocus_models.AdaFocusV1": {"num_classes": 200, "patch_size": 128, "num_focus_frames": 16, "num_places": 49},
+    "adafocus_models.AdaFocusV1TSM": {
+        "num_classes": 174,
+        "patch_size": 144,
+        "num_glance_frames": 8,
+        "num_focus_frames": 12,
+    },
+    "adafocus_models.AdaFocusV2": {"num_classes": 200, "patch_size": 128, "num_focus_frames": 16},
+    "adafocus_models.AdaFocusV2TSM": {
+        "num_classes": 174,
+        "patch_size": 128,
+        "num_glance_frames": 8,
+        "num_focus_frames": 12,
+    },
+    "adafocus_models.UniAdaFocus": {
+        "num_classes": 200,
+        "patch_size": 128,
+        "num_glance_frames": 16,
+        "num_focus_frames": 16,
+    },
+    "adafocus_models.UniAdaFocusX3D": {
+        "num_classes": 400,
+        "patch_size": 128,
+        "num_glance_frames": 16,
+        "num_focus_frames": 32,
+    },
     "adafocus_models.UniAdaFocusTSM": {
         "num_classes": 174,
         "patch_size": 128,

@@ -221,7 +221,10 @@ class VideoModel(nn.Module, ABC):
         else:
             whole = self.whole_frame_boxes(frame_index.shape[0], frames.device)
             boxes, flat = adafocus_ops.boxes.for_frames(whole, frame_index, candidates, videos=videos)
-        return self.read(frames, boxes, flat, size or self.frame_size, encoder)
+        size = size or self.frame_size
+        if size != self.frame_size and next(encoder.parameters()).dtype == torch.float32:
+            boxes = boxes.double()  # else the rounding of positions would be the largest error of a glance
+        return self.read(frames, boxes, flat, size, encoder)
 
     def read_patches(self, frames: Tensor, boxes: Tensor, frame_index: Tensor, videos: Tensor) -> Tensor:
         """Reads what the focus encoder sees, by the stage `read`.

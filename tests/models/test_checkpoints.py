@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
-from oracle_models import fill, manifest, published_weights, small_model
+from oracle_models import MANIFESTS, SMALL, fill, manifest, published_weights, small, small_model
 
-from adafocus_models import MobileNetV2, ResNet50, UniAdaFocusTSM, architectures, create_model, load_backbone
+from adafocus_models import X3D, MobileNetV2, ResNet50, UniAdaFocusTSM, architectures, create_model, load_backbone
 from adafocus_models.networks.checkpoints import published_names
 
 CONV = ("weight",)
@@ -48,14 +48,72 @@ def test_encoders_have_torchvision_names(encoder, names, num_frames):
     assert sorted(encoder(num_frames).state_dict()) == sorted(names())
 
 
-def test_published_names_are_the_manifest():
-    model = UniAdaFocusTSM()
-    naming = published_names(model)
-    state = model.state_dict()
+# Architecture -> entries of its manifest that no part here is for.
+EXTRAS = {
+    "uni_adafocus": {
+        f"{part}.{entry}" for part in ("global_CNN.classifier", "local_CNN.fc") for entry in (*CONV, "bias")
+    },
+    "adafocus_v2": {
+        f"{part}.{entry}" for part in ("global_CNN.classifier", "local_CNN.fc") for entry in (*CONV, "bias")
+    },
+}
+
+
+@pytest.mark.parametrize("architecture", MANIFESTS)
+def test_published_names_are_the_manifest(architecture):
+    with torch.device("meta"):
+        model = create_model(architecture)
+    naming, state = published_names(model), model.state_dict()
     assert naming.keys() == state.keys()
-    assert {naming[name]: tuple(value.shape) for name, value in state.items()} == manifest()
+    found = {naming[name]: tuple(value.shape) for name, value in state.items()}
+    assert len(found) == len(naming)
+    wanted = manifest(architecture)
+    extras = {name for name in wanted if name.startswith(model.published_extras)} if model.published_extras else set()
+    assert {name for name in extras if ".policy.policy." not in name} == EXTRAS.get(architecture, set())
+    assert found == {name: shape for name, shape in wanted.items() if name not in extras}
+
+
+def test_published_names_of_layers():
+    naming = published_names(UniAdaFocusTSM())
     assert naming["glance_encoder.features.3.conv.1.1.bias"] == "global_CNN.base_model.features.3.conv.4.bias"
     assert naming["glance_encoder.features.1.conv.1.weight"] == "global_CNN.base_model.features.1.conv.3.weight"
+
+
+@pytest.mark.parametrize("architecture", ["adafocus_v1", "adafocus_v1_tsm"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_published_parts(architecture, whole):
+    """The files of AdaFocus hold state dicts of the parts, with or without that of the whole beside them."""
+    weights = published_weights(architecture)
+    policy = "focuser.policy.policy_old."
+    parts = {"glancer": "glancer.", "focuser": "focuser.", "fc": "classifier.", "policy": policy}
+    source = {
+        key: {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        for key, prefix in parts.items()
+    }
+    source["focuser"] = {name: value for name, value in source["focuser"].items() if not name.startswith("policy.")}
+    if whole:
+        source["model_state_dict"] = {
+            n: v for n, v in weights.items() if architecture == "adafocus_v1" or policy not in n
+        }
+    model = create_model(architecture)
+    model.load_checkpoint({"epoch": 50, "best_acc": torch.tensor(70.0), "optimizer": None, **source})
+    for ours, theirs in published_names(model).items():
+        assert torch.equal(model.state_dict()[ours], weights[theirs])
+
+
+def test_files_of_slowfast():
+    """X3D's own, whose names ours are, and its encoder within Uni-AdaFocus-X3D."""
+    first = fill(create_model("x3d_s", num_classes=5))
+    published = {theirs: first.state_dict()[ours] for ours, theirs in published_names(first).items()}
+    assert {"s1.pathway0_stem.conv_xy.weight", "head.conv_5.weight", "head.lin_5.weight"} <= set(published)
+    second = create_model("x3d_s", num_classes=5)
+    second.load_checkpoint({"model_state": published, "epoch": 3})
+    encoder = X3D("s", 16)
+    load_backbone(encoder, {"model_state": published})
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
+    for name, value in first.focus_encoder.state_dict().items():
+        assert torch.equal(value, encoder.state_dict()[name])
 
 
 @pytest.mark.parametrize("name", ["ckpt.best.pth.tar", "weights.pth", "weights.pt"])
@@ -72,11 +130,11 @@ def test_published_file(tmp_path, name, wrap):
 @pytest.mark.parametrize("architecture", architectures())
 def test_round_trip(tmp_path, architecture):
     pytest.importorskip("safetensors", reason="our format needs safetensors")
-    first = fill(create_model(architecture, num_classes=5)).to(memory_format=torch.channels_last)
+    first = small(architecture, torch.float32).to(memory_format=torch.channels_last)
     first.save_checkpoint(tmp_path / "model.safetensors")
-    second = create_model(architecture, num_classes=5).to(memory_format=torch.channels_last)
+    second = create_model(architecture, num_classes=6, **SMALL[architecture]).to(memory_format=torch.channels_last)
     second.load_checkpoint(tmp_path / "model.safetensors")
-    assert not second.focus_encoder.conv1.weight.is_contiguous()
+    assert not next(second.focus_encoder.parameters()).is_contiguous()
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
 

@@ -24,7 +24,7 @@ def layer_checksums(encoder: nn.Module) -> dict[str, int]:
 @torch.inference_mode()
 def test_same_weights_give_the_features_of_uni_adafocus_tsm():
     """Layer by layer, and the answer of one layer on both features is the sum of two heads'."""
-    case = load_case("p96_k8")
+    case = load_case("uni_adafocus_tsm_p96_k8")
     uni = case.model(torch.float64)
     plus = TSMPlus().double().eval()
     state = {name: value for name, value in uni.state_dict().items() if "_encoder." in name}
@@ -32,7 +32,7 @@ def test_same_weights_give_the_features_of_uni_adafocus_tsm():
     state["classifier.bias"] = uni.glance_head.bias + uni.focus_head.bias
     plus.load_checkpoint(state)
 
-    glance_frames, frames = case.glance_frames[:1].double(), case.frames[:1, :8].double()
+    frames, glance_frames = (x[:1, :8].double() for x in case.inputs)
     encoders = ("glance_encoder", "focus_encoder")
     sums = {(model, name): layer_checksums(getattr(model, name)) for model in (uni, plus) for name in encoders}
     output = plus(frames, glance_frames)
