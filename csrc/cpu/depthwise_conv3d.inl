@@ -1,10 +1,8 @@
 // depthwise_conv3d on the CPU, forward and backward to x: a sum over taps, vectorised over channels.
 //
 // A task is a band of rows of one clip, of some channels, through all frames: what it reads of the frames
-// around stays in the second-level cache. Tiles of neighbouring outputs of a row are summed in registers, a
-// vector of channels at a time; each place that is read serves all of them. Clips whose channels lie side by
-// side in the compute type are read in place; others are copied into scanlines of that form first, each once,
-// with zeros beside them.
+// around stays in the second-level cache, what a row of one vector of channels reads in the first. Tiles of
+// neighbouring outputs of a row are summed in registers; each place that is read serves all of them.
 #pragma once
 
 #include <cstdint>
@@ -51,16 +49,15 @@ AF_HD TapPhase tap_phase(const TapAxis& w, int64_t phase) {
   return {taps, phase, s, count, (phase + padding) / s - (taps - 1), 1, rest + s * (taps - 1), -s};
 }
 
-// Outputs of one vector of channels: kTile of them, with kTaps taps, kStep places from one to the next.
-// Strides in elements.
+// kTile outputs of one vector of channels, with kTaps taps, kStep places from one to the next. Strides in
+// elements.
 template <class C, int kTile, int kTaps, int kStep>
 AF_HD void sum_tile(const TapRow<C>* rows, int64_t count, int64_t from_offset, int64_t weight_offset,
-                    int64_t from_stride, int64_t weight_stride, const C* bias, C* to, int64_t to_stride) {
+                    int64_t weight_stride, wide_t<C> bias, C* to, int64_t to_stride) {
   using V = wide_t<C>;
   V sum[kTile];
-  const V start = bias ? load_wide(bias) : V{};
   AF_UNROLL
-  for (int q = 0; q < kTile; ++q) sum[q] = start;
+  for (int q = 0; q < kTile; ++q) sum[q] = bias;
   for (int64_t r = 0; r < count; ++r) {
     const C* const from = rows[r].source + from_offset;
     const C* const w = rows[r].weight + weight_offset;
@@ -69,7 +66,7 @@ AF_HD void sum_tile(const TapRow<C>* rows, int64_t count, int64_t from_offset, i
     for (int j = 0; j < kTaps; ++j) weight[j] = load_wide(w + j * weight_stride);
 #pragma GCC unroll 32
     for (int i = 0; i < (kTile - 1) * kStep + kTaps; ++i) {
-      const V value = load_wide(from + i * from_stride);
+      const V value = load_wide(from + i * kWide<C>);
 #pragma GCC unroll 16
       for (int q = 0; q < kTile; ++q) {
         const int j = i - q * kStep;
@@ -81,147 +78,144 @@ AF_HD void sum_tile(const TapRow<C>* rows, int64_t count, int64_t from_offset, i
   for (int q = 0; q < kTile; ++q) store_wide(to + q * to_stride, sum[q]);
 }
 
-// One output, of taps [begin, end), in the order of sum_tile.
+// One output with any number of taps.
 template <class C>
 AF_HD void sum_one(const TapRow<C>* rows, int64_t count, int64_t from_offset, int64_t weight_offset,
-                   int64_t from_stride, int64_t weight_stride, int64_t begin, int64_t end, const C* bias,
-                   C* to) {
-  using V = wide_t<C>;
-  V sum = bias ? load_wide(bias) : V{};
+                   int64_t weight_stride, int64_t taps, wide_t<C> bias, C* to) {
+  wide_t<C> sum = bias;
   for (int64_t r = 0; r < count; ++r) {
     const C* const from = rows[r].source + from_offset;
     const C* const w = rows[r].weight + weight_offset;
-    for (int64_t j = begin; j < end; ++j) {
-      sum += load_wide(w + j * weight_stride) * load_wide(from + j * from_stride);
+    for (int64_t j = 0; j < taps; ++j) {
+      sum += load_wide(w + j * weight_stride) * load_wide(from + j * kWide<C>);
     }
   }
   store_wide(to, sum);
 }
 
-// The outputs of a phase of a row, of `vectors` vectors of channels that begin at offsets[] of the channels.
+// The outputs of a phase of a row, of one vector of channels.
 template <class C>
 struct RowSums {
   const TapRow<C>* rows;
-  int64_t count;                      // of rows
+  int64_t count;  // of rows
   TapPhase phase;
-  int64_t from_size;                  // places of a source row that may be read
-  int64_t from_place;                 // elements from one of them to the next
-  int64_t weight_place;               // elements from the weights of a tap to those of the next
-  const int64_t* offsets;             // [vectors] first channel of each
-  int64_t vectors;
-  const C* bias;                      // [channels] or null
-  C* to;                              // first place of the target row
-  int64_t to_place;                   // elements from one of its places to the next
-
-  // Outputs [begin, end) read no place outside.
-  int64_t inside_begin() const {
-    const int64_t before = max_of<int64_t>(-phase.from_first, 0);
-    return min_of((before + phase.from_step - 1) / phase.from_step, phase.count);
-  }
-  int64_t inside_end() const {
-    const int64_t last = from_size - phase.taps - phase.from_first;
-    return last < 0 ? inside_begin() : clamp_to(last / phase.from_step + 1, inside_begin(), phase.count);
-  }
-
-  void edge(int64_t q) const {
-    const int64_t first = phase.from_first + q * phase.from_step;
-    const int64_t begin = max_of<int64_t>(-first, 0), end = min_of(phase.taps, from_size - first);
-    for (int64_t v = 0; v < vectors; ++v) {
-      const int64_t c = offsets[v];
-      sum_one(rows, count, first * from_place + c, phase.weight_first * weight_place + c, from_place,
-              phase.weight_step * weight_place, begin, end, bias ? bias + c : nullptr, place(q) + c);
-    }
-  }
+  wide_t<C> bias;
+  C* to;  // [W][lanes]
 
   template <int kTile, int kTaps, int kStep>
   void tile(int64_t q) const {
-    const int64_t first = phase.from_first + q * phase.from_step;
-    for (int64_t v = 0; v < vectors; ++v) {
-      const int64_t c = offsets[v];
-      sum_tile<C, kTile, kTaps, kStep>(rows, count, first * from_place + c,
-                                       phase.weight_first * weight_place + c, from_place,
-                                       phase.weight_step * weight_place, bias ? bias + c : nullptr,
-                                       place(q) + c, phase.to_step * to_place);
-    }
+    sum_tile<C, kTile, kTaps, kStep>(rows, count, from(q), phase.weight_first * kWide<C>,
+                                     phase.weight_step * kWide<C>, bias, place(q), phase.to_step * kWide<C>);
   }
 
   // Tiles overlap at the end of the row, where they write the same again.
   template <int kTaps, int kStep>
-  void inside(int64_t begin, int64_t end) const {
-    if (end - begin >= kConvTile) {
-      for (int64_t q = begin; q < end; q += kConvTile) tile<kConvTile, kTaps, kStep>(min_of(q, end - kConvTile));
-    } else if (end - begin >= 4) {
-      for (int64_t q = begin; q < end; q += 4) tile<4, kTaps, kStep>(min_of(q, end - 4));
+  void tiles() const {
+    if (phase.count >= kConvTile) {
+      for (int64_t q = 0; q < phase.count; q += kConvTile) {
+        tile<kConvTile, kTaps, kStep>(min_of(q, phase.count - kConvTile));
+      }
+    } else if (phase.count >= 4) {
+      for (int64_t q = 0; q < phase.count; q += 4) tile<4, kTaps, kStep>(min_of(q, phase.count - 4));
     } else {
-      for (int64_t q = begin; q < end; ++q) tile<1, kTaps, kStep>(q);
+      for (int64_t q = 0; q < phase.count; ++q) tile<1, kTaps, kStep>(q);
     }
   }
 
   void run() const {
-    const int64_t begin = inside_begin(), end = inside_end();
-    for (int64_t q = 0; q < begin; ++q) edge(q);
     const auto taps_and_step = [&](int64_t taps, int64_t step) {
       return phase.taps == taps && phase.from_step == step;
     };
-    if (taps_and_step(1, 1)) {
-      inside<1, 1>(begin, end);
-    } else if (taps_and_step(2, 1)) {
-      inside<2, 1>(begin, end);
-    } else if (taps_and_step(3, 1)) {
-      inside<3, 1>(begin, end);
-    } else if (taps_and_step(3, 2)) {
-      inside<3, 2>(begin, end);
-    } else if (taps_and_step(5, 1)) {
-      inside<5, 1>(begin, end);
-    } else {
-      for (int64_t q = begin; q < end; ++q) edge(q);
+    if (taps_and_step(1, 1)) return tiles<1, 1>();
+    if (taps_and_step(2, 1)) return tiles<2, 1>();
+    if (taps_and_step(3, 1)) return tiles<3, 1>();
+    if (taps_and_step(3, 2)) return tiles<3, 2>();
+    if (taps_and_step(5, 1)) return tiles<5, 1>();
+    for (int64_t q = 0; q < phase.count; ++q) {
+      sum_one(rows, count, from(q), phase.weight_first * kWide<C>, phase.weight_step * kWide<C>, phase.taps,
+              bias, place(q));
     }
-    for (int64_t q = end; q < phase.count; ++q) edge(q);
   }
 
  private:
-  C* place(int64_t q) const { return to + (phase.to_first + q * phase.to_step) * to_place; }
+  int64_t from(int64_t q) const { return (phase.from_first + q * phase.from_step) * kWide<C>; }
+  C* place(int64_t q) const { return to + (phase.to_first + q * phase.to_step) * kWide<C>; }
 };
+
+// Weights and bias of the channels of a band.
+template <class C>
+struct PackedWeights {
+  C* weight;                 // [vectors][taps][lanes]
+  const C* bias = nullptr;   // [vectors][lanes]
+
+  PackedWeights(Scratch& scratch, const DepthwiseConv3d& p, const RowBand& band, bool with_bias) {
+    const ChannelVectors<C> vectors(band.channels);
+    weight = pack(scratch, static_cast<const C*>(p.weight) + band.first_channel * p.taps(), p.taps(), vectors);
+    if (with_bias && p.bias) bias = pack(scratch, static_cast<const C*>(p.bias) + band.first_channel, 1, vectors);
+  }
+
+ private:
+  static C* pack(Scratch& scratch, const C* from, int64_t taps, const ChannelVectors<C>& vectors) {
+    C* const to = scratch.take<C>(vectors.count * taps * kWide<C>);
+    memset(to, 0, vectors.count * taps * kWide<C> * sizeof(C));
+    for (int64_t v = 0; v < vectors.count; ++v) {
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        for (int64_t l = 0; l < vectors.lanes(); ++l) {
+          to[(v * taps + tap) * kWide<C> + l] = from[(vectors.first(v) + l) * taps + tap];
+        }
+      }
+    }
+    return to;
+  }
+};
+
+// Lists what row (t, h) of the target reads, of one vector of channels; returns how many there are.
+template <class C>
+int64_t list_taps(const ConvBands& bands, const SourceRows<C>& source, int64_t vector, const C* weight,
+                  int64_t t, int64_t h, TapRow<C>* rows) {
+  const TapAxis &t_axis = bands.axis[0], &h_axis = bands.axis[1];
+  int64_t count = 0;
+  for (int64_t kt = 0; kt < t_axis.axis.kernel; ++kt) {
+    const int64_t from_t = t_axis.source(t, kt);
+    if (from_t < 0) continue;
+    for (int64_t kh = 0; kh < h_axis.axis.kernel; ++kh) {
+      const int64_t from_h = h_axis.source(h, kh);
+      if (from_h < 0) continue;
+      const int64_t tap = (kt * h_axis.axis.kernel + kh) * bands.axis[2].axis.kernel;
+      rows[count++] = {source.row(vector, from_t, from_h), weight + tap * kWide<C>};
+    }
+  }
+  return count;
+}
 
 // A task of the sum over taps.
 template <class C>
 void sum_taps(const DepthwiseConv3d& p, const ConvBands& bands, int64_t task) {
-  const bool forward = bands.forward;
-  const Clips &from = forward ? p.x : p.y, &to = forward ? p.y : p.x;
-  const TapAxis t_axis = bands.axis[0], h_axis = bands.axis[1], w_axis = bands.axis[2];
+  const Clips &from = bands.forward ? p.x : p.y, &to = bands.forward ? p.y : p.x;
+  const TapAxis &t_axis = bands.axis[0], &w_axis = bands.axis[2];
   const RowBand band = bands.band(task);
+  const ChannelVectors<C> vectors(band.channels);
   Scratch scratch;
-  const ChannelBlock<C> block(scratch, p, band, forward);
-  SourceRows<C> source(scratch, from, bands, band, block);
-  const bool in_place = is_in_place<C>(to);
-  const int64_t place = in_place ? to.stride[2] : block.padded;
-  C* const buffer = in_place ? nullptr : scratch.take<C>(to.size[2] * place);  // [W][padded]
+  const PackedWeights<C> packed(scratch, p, band, bands.forward);
+  SourceRows<C> source(scratch, from, bands, band);
+  const int64_t row_stride = to.size[2] * kWide<C>, vector_stride = (band.end - band.begin) * row_stride;
+  C* const out = scratch.take<C>(vectors.count * vector_stride);  // [vectors][rows][W][lanes]
   TapRow<C> rows[kMaxConvKernel * kMaxConvKernel];
   for (int64_t t = 0; t < to.size[0]; ++t) {
     source.load_frames(t_axis.source_begin(t), t_axis.source_end(t));
-    for (int64_t h = band.begin; h < band.end; ++h) {
-      int64_t count = 0;
-      for (int64_t kt = 0; kt < t_axis.axis.kernel; ++kt) {
-        const int64_t from_t = t_axis.source(t, kt);
-        if (from_t < 0) continue;
-        for (int64_t kh = 0; kh < h_axis.axis.kernel; ++kh) {
-          const int64_t from_h = h_axis.source(h, kh);
-          if (from_h < 0) continue;
-          const int64_t tap = (kt * h_axis.axis.kernel + kh) * w_axis.axis.kernel;
-          rows[count++] = {source.row(from_t, from_h), block.weight + tap * block.padded};
+    for (int64_t v = 0; v < vectors.count; ++v) {
+      const wide_t<C> bias = packed.bias ? load_wide(packed.bias + v * kWide<C>) : wide_t<C>{};
+      for (int64_t h = band.begin; h < band.end; ++h) {
+        const C* const weight = packed.weight + v * p.taps() * kWide<C>;
+        const int64_t count = list_taps(bands, source, v, weight, t, h, rows);
+        C* const row = out + v * vector_stride + (h - band.begin) * row_stride;
+        for (int64_t phase = 0; phase < num_phases(w_axis); ++phase) {
+          RowSums<C>{rows, count, tap_phase(w_axis, phase), bias, row}.run();
         }
       }
-      const int64_t offset = to.stride_n * band.clip + to.stride_c * band.first_channel + to.stride[0] * t +
-                             to.stride[1] * h;
-      C* const out = in_place ? static_cast<C*>(to.data) + offset : buffer;
-      for (int64_t phase = 0; phase < num_phases(w_axis); ++phase) {
-        RowSums<C>{rows, count, tap_phase(w_axis, phase), from.size[2], source.place(), block.padded,
-                   block.offsets, block.vectors, block.bias, out, place}
-            .run();
-      }
-      if (!in_place) {
-        store_places(buffer, block.padded, band.channels, to.size[2], to, offset);
-      }
+    }
+    for (int64_t h = band.begin; h < band.end; ++h) {
+      store_row(out + (h - band.begin) * row_stride, vector_stride, vectors, to, row_offset(to, band, t, h));
     }
   }
 }

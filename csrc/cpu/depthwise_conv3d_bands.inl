@@ -1,4 +1,9 @@
-// How the CPU kernels of depthwise_conv3d divide their work, and the scanlines that they read.
+// How the CPU kernels of depthwise_conv3d divide their work, and the scanlines that they read and write.
+//
+// A scanline is copied once before it is read kernel_t kernel_h times, into the form that the sums want: the
+// places of one vector of channels one after the other, whole vectors at addresses of their length, with
+// zeros beside the clip. (Where channels lie side by side but do not fill whole cache lines, sums that read
+// them in place took twice the time.)
 #pragma once
 
 #include <cstdint>
@@ -14,16 +19,9 @@ namespace AF_ISA {
 namespace {
 
 constexpr int64_t kBlockBytes = 256;                // of the channels of a place that are taken together
-constexpr int64_t kBandBytes = int64_t(320) << 10;  // of the scanlines that a task comes back to
+constexpr int64_t kBandBytes = int64_t(384) << 10;  // of the scanlines that a task comes back to
 constexpr int64_t kMaxBandRows = 8;
 constexpr int64_t kMaxVectors = kBlockBytes / 16;
-
-// True if a clip's channels can be read and written as vectors, where they lie.
-template <class C>
-bool is_in_place(const Clips& clips) {
-  const bool same = clips.dtype == (sizeof(C) == 8 ? DType::kFloat64 : DType::kFloat32);
-  return same && clips.stride_c == 1 && clips.channels >= kWide<C>;
-}
 
 // Rows [begin, end) of the target and channels [first_channel, first_channel + channels) of a clip.
 struct RowBand {
@@ -70,140 +68,142 @@ struct ConvBands {
   }
 };
 
-// Sets the first channel of each vector of a block of channels, and returns how many there are. The last
-// one ends with the last channel where the block has that many, so that nothing is read or written beside.
+// The channels of a block as vectors. The last one ends with the last channel, so that it has some in common
+// with the one before; a block of fewer channels than lanes is one vector that zeros fill up.
 template <class C>
-int64_t set_offsets(int64_t channels, int64_t* offsets) {
-  const int64_t vectors = (channels + kWide<C> - 1) / kWide<C>;
-  for (int64_t v = 0; v < vectors; ++v) offsets[v] = v * kWide<C>;
-  if (channels >= kWide<C>) offsets[vectors - 1] = channels - kWide<C>;
-  return vectors;
-}
+struct ChannelVectors {
+  int64_t channels, count;
 
-// Weights of a block of channels, and its vectors.
-template <class C>
-struct ChannelBlock {
-  int64_t offsets[kMaxVectors];
-  int64_t vectors, padded;  // channels in whole vectors
-  C* weight;                // [taps][padded]
-  const C* bias = nullptr;  // [padded]
+  explicit ChannelVectors(int64_t channels_of_block)
+      : channels(channels_of_block), count((channels_of_block + kWide<C> - 1) / kWide<C>) {}
 
-  ChannelBlock(Scratch& scratch, const DepthwiseConv3d& p, const RowBand& band, bool with_bias)
-      : vectors(set_offsets<C>(band.channels, offsets)), padded(vectors * kWide<C>) {
-    const int64_t taps = p.taps();
-    weight = scratch.take<C>(taps * padded);
-    const C* const from = static_cast<const C*>(p.weight) + band.first_channel * taps;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      for (int64_t c = 0; c < padded; ++c) {
-        weight[tap * padded + c] = c < band.channels ? from[c * taps + tap] : C(0);
-      }
-    }
-    if (!with_bias || !p.bias) return;
-    C* const own = scratch.take<C>(padded);
-    const C* const given = static_cast<const C*>(p.bias) + band.first_channel;
-    for (int64_t c = 0; c < padded; ++c) own[c] = c < band.channels ? given[c] : C(0);
-    bias = own;
+  // First channel of a vector, and how many of its lanes are channels.
+  int64_t first(int64_t vector) const {
+    return max_of<int64_t>(min_of(vector * kWide<C>, channels - kWide<C>), 0);
   }
+  int64_t lanes() const { return min_of(channels, kWide<C>); }
 };
 
-// out [count][padded] = `count` places of a clip in a row, from `offset` on, of some channels.
+// Offset of the first element of row (t, h) of a band's channels.
+AF_HD int64_t row_offset(const Clips& clips, const RowBand& band, int64_t t, int64_t h) {
+  return clips.stride_n * band.clip + clips.stride_c * band.first_channel + clips.stride[0] * t +
+         clips.stride[1] * h;
+}
+
+// Calls f(lane) for each lane that is a channel; of a whole vector with their number a constant.
+template <class C, class F>
+AF_HD void for_lanes(int64_t lanes, const F& f) {
+  if (lanes == kWide<C>) {
+    for (int64_t l = 0; l < kWide<C>; ++l) f(l);
+  } else {
+    for (int64_t l = 0; l < lanes; ++l) f(l);
+  }
+}
+
+// out [vectors][places][lanes], of which the vectors are `vector_stride` apart, = a row of a clip.
 template <class C>
-void load_places(const Clips& clips, int64_t offset, int64_t channels, int64_t count, int64_t padded, C* out) {
+void load_row(const Clips& clips, int64_t offset, const ChannelVectors<C>& vectors, C* out,
+              int64_t vector_stride) {
   visit_float(clips.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const T* const from = static_cast<const T*>(clips.data) + offset;
-    const int64_t stride_c = clips.stride_c, stride_w = clips.stride[2];
+    const int64_t stride_c = clips.stride_c, stride_w = clips.stride[2], lanes = vectors.lanes();
     if (stride_c == 1) {
-      for (int64_t w = 0; w < count; ++w) {
-        const T* __restrict__ place = from + w * stride_w;
-        C* __restrict__ to = out + w * padded;
-        for (int64_t c = 0; c < channels; ++c) to[c] = load_as<C>(place[c]);
+      for (int64_t w = 0; w < clips.size[2]; ++w) {
+        for (int64_t v = 0; v < vectors.count; ++v) {
+          const T* __restrict__ place = from + w * stride_w + vectors.first(v);
+          C* __restrict__ to = out + v * vector_stride + w * kWide<C>;
+          for_lanes<C>(lanes, [&](int64_t l) __attribute__((always_inline)) { to[l] = load_as<C>(place[l]); });
+        }
       }
     } else {
-      for (int64_t c = 0; c < channels; ++c) {
-        for (int64_t w = 0; w < count; ++w) out[w * padded + c] = load_as<C>(from[c * stride_c + w * stride_w]);
+      for (int64_t v = 0; v < vectors.count; ++v) {
+        for (int64_t w = 0; w < clips.size[2]; ++w) {
+          const T* __restrict__ place = from + w * stride_w + vectors.first(v) * stride_c;
+          C* __restrict__ to = out + v * vector_stride + w * kWide<C>;
+          for_lanes<C>(lanes, [&](int64_t l)
+                                  __attribute__((always_inline)) { to[l] = load_as<C>(place[l * stride_c]); });
+        }
       }
     }
   });
 }
 
-// `count` places of a clip in a row, from `offset` on, of some channels = from [count][padded].
+// A row of a clip = from [vectors][places][lanes].
 template <class C>
-void store_places(const C* from, int64_t padded, int64_t channels, int64_t count, const Clips& clips,
-                  int64_t offset) {
+void store_row(const C* from, int64_t vector_stride, const ChannelVectors<C>& vectors, const Clips& clips,
+               int64_t offset) {
   visit_float(clips.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     T* const to = static_cast<T*>(clips.data) + offset;
-    const int64_t stride_c = clips.stride_c, stride_w = clips.stride[2];
+    const int64_t stride_c = clips.stride_c, stride_w = clips.stride[2], lanes = vectors.lanes();
     if (stride_c == 1) {
-      for (int64_t w = 0; w < count; ++w) {
-        const C* __restrict__ place = from + w * padded;
-        T* __restrict__ out = to + w * stride_w;
-        for (int64_t c = 0; c < channels; ++c) out[c] = Store<T>::from(place[c]);
+      for (int64_t w = 0; w < clips.size[2]; ++w) {
+        for (int64_t v = 0; v < vectors.count; ++v) {
+          const C* __restrict__ place = from + v * vector_stride + w * kWide<C>;
+          T* __restrict__ out = to + w * stride_w + vectors.first(v);
+          for_lanes<C>(lanes, [&](int64_t l)
+                                  __attribute__((always_inline)) { out[l] = Store<T>::from(place[l]); });
+        }
       }
     } else {
-      for (int64_t c = 0; c < channels; ++c) {
-        for (int64_t w = 0; w < count; ++w) to[c * stride_c + w * stride_w] = Store<T>::from(from[w * padded + c]);
+      for (int64_t v = 0; v < vectors.count; ++v) {
+        for (int64_t w = 0; w < clips.size[2]; ++w) {
+          const C* __restrict__ place = from + v * vector_stride + w * kWide<C>;
+          T* __restrict__ out = to + w * stride_w + vectors.first(v) * stride_c;
+          for_lanes<C>(lanes, [&](int64_t l)
+                                  __attribute__((always_inline)) { out[l * stride_c] = Store<T>::from(place[l]); });
+        }
       }
     }
   });
 }
 
-// Rows of the source as the kernels read them: where they lie, or copies of those around the frame at hand.
+// The rows around the frame at hand that a band reads, with kernel_w - 1 places of zeros on both sides.
 template <class C>
 class SourceRows {
  public:
-  SourceRows(Scratch& scratch, const Clips& from, const ConvBands& bands, const RowBand& band,
-             const ChannelBlock<C>& block)
-      : SourceRows(scratch, from, bands, band, block.padded) {}
-
-  SourceRows(Scratch& scratch, const Clips& from, const ConvBands& bands, const RowBand& band, int64_t padded)
+  SourceRows(Scratch& scratch, const Clips& from, const ConvBands& bands, const RowBand& band)
       : from_(from),
         band_(band),
-        in_place_(is_in_place<C>(from)),
-        padded_(padded),
+        vectors_(band.channels),
+        margin_(bands.axis[2].axis.kernel - 1),
         slots_(bands.axis[0].axis.kernel),
         first_row_(bands.axis[1].source_begin(band.begin)),
         rows_(max_of<int64_t>(bands.axis[1].source_end(band.end - 1) - first_row_, 0)) {
-    if (in_place_) return;
-    const int64_t count = slots_ * rows_ * from.size[2] * padded_;
-    copies_ = scratch.take<C>(count);  // [slots][rows][W][padded]
-    memset(copies_, 0, count * sizeof(C));
+    const int64_t count = vectors_.count * vector_stride();
+    rows_at_ = scratch.take<C>(count);  // [vectors][slots][rows][margin + W + margin][lanes]
+    memset(rows_at_, 0, count * sizeof(C));
   }
 
   // Makes sure that frames [begin, end) are there; neither number may be less than in the call before.
   void load_frames(int64_t begin, int64_t end) {
-    if (in_place_) return;
     for (int64_t t = max_of(begin, loaded_); t < end; ++t) {
       for (int64_t h = first_row_; h < first_row_ + rows_; ++h) {
-        load_places(from_, offset(t, h), band_.channels, from_.size[2], padded_, copy(t, h));
+        load_row(from_, row_offset(from_, band_, t, h), vectors_, rows_at_ + place(t, h), vector_stride());
       }
     }
     loaded_ = max_of(loaded_, end);
   }
 
-  const C* row(int64_t t, int64_t h) const {
-    return in_place_ ? static_cast<const C*>(from_.data) + offset(t, h) : copy(t, h);
+  // First place of a row, of a vector of channels.
+  const C* row(int64_t vector, int64_t t, int64_t h) const {
+    return rows_at_ + vector * vector_stride() + place(t, h);
   }
-
-  // Elements from a place of a row to the next.
-  int64_t place() const { return in_place_ ? from_.stride[2] : padded_; }
 
  private:
-  int64_t offset(int64_t t, int64_t h) const {
-    return from_.stride_n * band_.clip + from_.stride_c * band_.first_channel + from_.stride[0] * t +
-           from_.stride[1] * h;
-  }
-  C* copy(int64_t t, int64_t h) const {
-    return copies_ + (t % slots_ * rows_ + h - first_row_) * from_.size[2] * padded_;
+  int64_t row_stride() const { return (from_.size[2] + 2 * margin_) * kWide<C>; }
+  int64_t vector_stride() const { return slots_ * rows_ * row_stride(); }
+  int64_t place(int64_t t, int64_t h) const {
+    return (t % slots_ * rows_ + h - first_row_) * row_stride() + margin_ * kWide<C>;
   }
 
   const Clips& from_;
   const RowBand band_;
-  const bool in_place_;
-  const int64_t padded_, slots_, first_row_, rows_;
+  const ChannelVectors<C> vectors_;
+  const int64_t margin_, slots_, first_row_, rows_;
   int64_t loaded_ = 0;
-  C* copies_ = nullptr;
+  C* rows_at_;
 };
 
 }  // namespace

@@ -10,13 +10,7 @@ namespace adafocus {
 namespace AF_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int64_t kWideBytes = 64;
-#elif defined(__AVX2__)
-constexpr int64_t kWideBytes = 32;
-#else
-constexpr int64_t kWideBytes = 16;
-#endif
+constexpr int64_t kWideBytes = AF_VECTOR_BYTES;
 
 template <class C>
 constexpr int64_t kWide = kWideBytes / int64_t(sizeof(C));  // lanes
