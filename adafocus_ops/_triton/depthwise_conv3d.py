@@ -15,6 +15,7 @@ from .._layouts import empty_clips
 from .launch import Strided, blocks, constants, launch, power_of_2
 
 BLOCK = 512  # elements: four for each thread
+MAX_TAPS = 8  # along the width, as a power of two
 MAX_SLICES = 256  # of the places, whose sums the gradient of the weight adds up
 SIZES = ("clips", "t_from", "h_from", "w_from", "t_to", "h_to", "w_to")
 
@@ -35,14 +36,15 @@ class Axes(NamedTuple):
     number: tl.constexpr  # the integers that number the places
     block_p: tl.constexpr
     block_c: tl.constexpr
+    block_k: tl.constexpr  # of the taps along the width
 
     @staticmethod
-    def of(kernel: tuple[int, ...], steps: tuple[int, ...], clips: Tensor) -> "Axes":
-        """For a result like clips, with strides and paddings in `steps`."""
+    def of(kernel: tuple[int, ...], steps: tuple[int, ...], clips: Tensor, block_k: int = 1) -> "Axes":
+        """For clips that are written, or are the gradient of what is; strides and paddings are in `steps`."""
         channels = clips.shape[1]
         block_c = power_of_2(channels, 32) if clips.stride(1) == 1 else 1
         number = tl.int64 if clips.numel() // channels + BLOCK * MAX_SLICES >= 2**31 else tl.int32
-        return Axes(*constants((*kernel, *steps, channels, number, BLOCK // block_c, block_c)))
+        return Axes(*constants((*kernel, *steps, channels, number, BLOCK // (block_c * block_k), block_c, block_k)))
 
 
 class Places(NamedTuple):
@@ -61,11 +63,11 @@ def _places(p, t_size, h_size, w_size):
 
 
 @triton.jit
-def _pointers(clips, at, c):
-    """[places, channels]"""
-    n, of_c, t, h, w = clips.strides
-    place = at.n.to(tl.int64) * n + at.t.to(tl.int64) * t + at.h.to(tl.int64) * h + at.w.to(tl.int64) * w
-    return clips.data + place[:, None] + c.to(tl.int64)[None, :] * of_c
+def _row(clips, n, t, h, c):
+    """Pointers to the first place of rows, [places, channels]."""
+    of_n, of_c, of_t, of_h, _ = clips.strides
+    offset = n.to(tl.int64) * of_n + t.to(tl.int64) * of_t + h.to(tl.int64) * of_h
+    return clips.data + (offset[:, None] + c.to(tl.int64)[None, :] * of_c)
 
 
 @triton.jit
@@ -98,14 +100,16 @@ def _sum_taps(
         t, in_t = _source(at.t, kt, axes.stride_t, axes.padding_t, t_from, forward)
         for kh in tl.range(axes.kernel_h):
             h, in_h = _source(at.h, kh, axes.stride_h, axes.padding_h, h_from, forward)
+            row, in_row = _row(source, at.n, t, h, c), there & in_t & in_h
+            of_row = weight + c * taps + (kt * axes.kernel_h + kh) * axes.kernel_w
             for kw in tl.static_range(axes.kernel_w):
                 w, in_w = _source(at.w, kw, axes.stride_w, axes.padding_w, w_from, forward)
-                inside = (there & in_t & in_h & in_w)[:, None] & in_c[None, :]
-                value = tl.load(_pointers(source, Places(at.n, t, h, w), c), inside, other=0).to(dtype)
-                tap = (kt * axes.kernel_h + kh) * axes.kernel_w + kw
-                of_tap = tl.load(weight + c * taps + tap, in_c, other=0)
+                inside = (in_row & in_w)[:, None] & in_c[None, :]
+                value = tl.load(row + (w.to(tl.int64) * source.strides[4])[:, None], inside, other=0).to(dtype)
+                of_tap = tl.load(of_row + kw, in_c, other=0)
                 total = tl.fma(value, tl.broadcast_to(of_tap[None, :], total.shape), total)
-    tl.store(_pointers(target, at, c), total.to(target.data.dtype.element_ty), there[:, None] & in_c[None, :])
+    to = _row(target, at.n, at.t, at.h, c) + (at.w.to(tl.int64) * target.strides[4])[:, None]
+    tl.store(to, total.to(target.data.dtype.element_ty), there[:, None] & in_c[None, :])
 
 
 def _run(
@@ -179,20 +183,23 @@ def _sum_slice(partials, grad, x, clips, t_from, h_from, w_from, t_to, h_to, w_t
     in_c = c < axes.channels
     dtype: tl.constexpr = partials.dtype.element_ty
     taps: tl.constexpr = axes.kernel_t * axes.kernel_h * axes.kernel_w
-    for kw in tl.static_range(axes.kernel_w):
-        total = tl.zeros([axes.block_p, axes.block_c], dtype)
-        for step in range(steps):
-            p = (part.to(axes.number) * steps + step) * axes.block_p + tl.arange(0, axes.block_p)
-            at = _places(p, t_to, h_to, w_to)
-            t, in_t = _source(at.t, kt, axes.stride_t, axes.padding_t, t_from, True)
-            h, in_h = _source(at.h, kh, axes.stride_h, axes.padding_h, h_from, True)
-            w, in_w = _source(at.w, kw, axes.stride_w, axes.padding_w, w_from, True)
-            inside = ((at.n < clips) & in_t & in_h & in_w)[:, None] & in_c[None, :]
-            g = tl.load(_pointers(grad, at, c), inside, other=0).to(dtype)
-            value = tl.load(_pointers(x, Places(at.n, t, h, w), c), inside, other=0).to(dtype)
-            total = tl.fma(g, value, total)
-        to = partials + (part.to(tl.int64) * axes.channels + c) * taps + row * axes.kernel_w + kw
-        tl.store(to, tl.sum(total, 0), in_c)
+    kw = tl.arange(0, axes.block_k)
+    total = tl.zeros([axes.block_p, axes.block_c, axes.block_k], dtype)
+    for step in range(steps):
+        p = (part.to(axes.number) * steps + step) * axes.block_p + tl.arange(0, axes.block_p)
+        at = _places(p, t_to, h_to, w_to)
+        t, in_t = _source(at.t, kt, axes.stride_t, axes.padding_t, t_from, True)
+        h, in_h = _source(at.h, kh, axes.stride_h, axes.padding_h, h_from, True)
+        w = at.w[:, None] * axes.stride_w + kw[None, :] - axes.padding_w
+        in_w = (w >= 0) & (w < w_from) & (kw[None, :] < axes.kernel_w)
+        inside = ((at.n < clips) & in_t & in_h)[:, None] & in_c[None, :]
+        g = _row(grad, at.n, at.t, at.h, c) + (at.w.to(tl.int64) * grad.strides[4])[:, None]
+        value = _row(x, at.n, t, h, c)[:, :, None] + (w.to(tl.int64) * x.strides[4])[:, None, :]
+        value = tl.load(value, inside[:, :, None] & in_w[:, None, :], other=0).to(dtype)
+        g = tl.load(g, inside, other=0).to(dtype)
+        total = tl.fma(tl.broadcast_to(g[:, :, None], total.shape), value, total)
+    to = partials + (part.to(tl.int64) * axes.channels + c) * taps + row * axes.kernel_w
+    tl.store(to[:, None] + kw[None, :], tl.sum(total, 0), in_c[:, None] & (kw < axes.kernel_w)[None, :])
 
 
 @triton.jit(do_not_specialize=("count", "slices"))
@@ -225,7 +232,8 @@ def bwd_weight(
     d_weight = torch.empty((channels, 1, *kernel), dtype=compute, device=x.device)
     if d_weight.numel() == 0:
         return d_weight
-    axes = Axes.of(kernel, (stride_t, stride_h, stride_w, padding_t, padding_h, padding_w), grad)
+    steps = (stride_t, stride_h, stride_w, padding_t, padding_h, padding_w)
+    axes = Axes.of(kernel, steps, grad, power_of_2(kernel_w, MAX_TAPS))
     places, block_p = grad.numel() // channels, axes.block_p.value
     slices = min(triton.cdiv(places, 4 * block_p), MAX_SLICES)
     partials = torch.empty((slices, channels, d_weight[0].numel()), dtype=compute, device=x.device)

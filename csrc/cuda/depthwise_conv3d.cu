@@ -43,7 +43,7 @@ struct TileItem {
 // starts where its first place is a multiple of the stride behind the padding, so that which taps meet which
 // places is known when it is compiled.
 template <class T, int kLanes, int kTaps, int kStride, bool kForward>
-__launch_bounds__(kThreads) AF_KERNEL depthwise_conv3d_tiled_kernel(const TileCall call) {
+__launch_bounds__(kThreads, 1) AF_KERNEL depthwise_conv3d_tiled_kernel(const TileCall call) {
   using C = compute_t<T>;
   using Vector = ConvVector<T, kLanes>;
   using Weights = ConvVector<C, kLanes>;
@@ -132,7 +132,7 @@ __launch_bounds__(kThreads) AF_KERNEL depthwise_conv3d_tiled_kernel(const TileCa
 
 // For any call. Grid: (clip, chunk of its elements, which are counted as the result has them in memory).
 template <class T>
-__launch_bounds__(kThreads) AF_KERNEL
+__launch_bounds__(kThreads, 1) AF_KERNEL
     depthwise_conv3d_any_kernel(const DepthwiseConv3d p, bool forward, uint32_t count) {
   using C = compute_t<T>;
   const Clips& from = forward ? p.x : p.y;

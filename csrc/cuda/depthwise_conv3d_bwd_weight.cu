@@ -27,7 +27,7 @@ struct Slices {
 // Grid: (slice, row of taps, chunk of groups of channels). The block's threads are a table of places by
 // `columns` groups of channels. Sums go to partials [slices, C, taps].
 template <class T, int kLanes>
-__launch_bounds__(kThreads) AF_KERNEL
+__launch_bounds__(kThreads, 1) AF_KERNEL
     depthwise_conv3d_bwd_weight_slices_kernel(const DepthwiseConv3d p, compute_t<T>* partials, uint32_t groups,
                                               uint32_t columns) {
   using C = compute_t<T>;
@@ -100,7 +100,7 @@ __launch_bounds__(kThreads) AF_KERNEL
 
 // Grid: chunks of the weights, one for each thread.
 template <class C>
-__launch_bounds__(kThreads) AF_KERNEL depthwise_conv3d_bwd_weight_sum_kernel(const C* partials, C* d_weight,
+__launch_bounds__(kThreads, 1) AF_KERNEL depthwise_conv3d_bwd_weight_sum_kernel(const C* partials, C* d_weight,
                                                                              int64_t count, int64_t slices) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= count) return;
