@@ -342,13 +342,6 @@ MUTATIONS = {
         right="if (row >= 0) copy_row",
         wrong="if (row >= -1) copy_row",
     ),
-    "a tile of the gradient of a convolution's input starts one place late": Mutation(
-        "depthwise_conv3d",
-        "bwd_x",
-        "depthwise_conv3d.cu",
-        right="(first + padding) / kStride - kBefore",
-        wrong="(first + padding) / kStride - kBefore + 1",
-    ),
     "no barrier before the sums of the next tap": Mutation(
         "depthwise_conv3d",
         "bwd_weight",

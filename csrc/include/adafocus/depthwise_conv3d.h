@@ -1,6 +1,6 @@
 // depthwise_conv3d: each channel of a clip convolved with a small kernel of its own, on any device.
 //
-//   y[n, c, o] = bias[c] + sum over taps k of weight[c, k] x[n, c, o stride + k - padding]             (M21)
+//   y[n, c, o] = bias[c] + sum over taps k of weight[c, k] x[n, c, o stride + k - padding]             (M22)
 //
 // with o and k in (t, h, w), and zero where x has no such place. The gradient of x is the same sum over the
 // places of y that a place of x went to, that of the weight the sum of y's gradient times x.
