@@ -200,12 +200,14 @@ void sum_taps(const DepthwiseConv3d& p, const ConvBands& bands, int64_t task) {
   SourceRows<C> source(scratch, from, bands, band);
   const int64_t row_stride = to.size[2] * kWide<C>, vector_stride = (band.end - band.begin) * row_stride;
   C* const out = scratch.take<C>(vectors.count * vector_stride);  // [vectors][rows][W][lanes]
+  const int64_t lines_of_row = source.lines() / (vectors.count * (band.end - band.begin)) + 1;
   TapRow<C> rows[kMaxConvKernel * kMaxConvKernel];
   for (int64_t t = 0; t < to.size[0]; ++t) {
     source.load_frames(t_axis.source_begin(t), t_axis.source_end(t));
     for (int64_t v = 0; v < vectors.count; ++v) {
       const wide_t<C> bias = packed.bias ? load_wide(packed.bias + v * kWide<C>) : wide_t<C>{};
       for (int64_t h = band.begin; h < band.end; ++h) {
+        source.ask_for_next(lines_of_row);
         const C* const weight = packed.weight + v * p.taps() * kWide<C>;
         const int64_t count = list_taps(bands, source, v, weight, t, h, rows);
         C* const row = out + v * vector_stride + (h - band.begin) * row_stride;

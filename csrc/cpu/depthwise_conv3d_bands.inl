@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "adafocus/depthwise_conv3d.h"
 #include "cpu/isa.h"
@@ -21,6 +22,7 @@ namespace {
 constexpr int64_t kBlockBytes = 256;                // of the channels of a place that are taken together
 constexpr int64_t kBandBytes = int64_t(384) << 10;  // of the scanlines that a task comes back to
 constexpr int64_t kMaxBandRows = 8;
+constexpr int64_t kLineBytes = 64;  // of the caches
 constexpr int64_t kMaxVectors = kBlockBytes / 16;
 
 // Rows [begin, end) of the target and channels [first_channel, first_channel + channels) of a clip.
@@ -90,13 +92,59 @@ AF_HD int64_t row_offset(const Clips& clips, const RowBand& band, int64_t t, int
          clips.stride[1] * h;
 }
 
-// Calls f(lane) for each lane that is a channel; of a whole vector with their number a constant.
-template <class C, class F>
-AF_HD void for_lanes(int64_t lanes, const F& f) {
-  if (lanes == kWide<C>) {
-    for (int64_t l = 0; l < kWide<C>; ++l) f(l);
+// to [lanes] = elements of a clip, `stride_c` apart, of which the first `lanes` are there.
+template <class C, class T>
+AF_HD void load_lanes_of(const T* __restrict__ from, int64_t stride_c, int64_t lanes, C* __restrict__ to) {
+  if (lanes < kWide<C>) {
+    for (int64_t l = 0; l < lanes; ++l) to[l] = load_as<C>(from[l * stride_c]);
+  } else if (stride_c != 1) {
+    for (int64_t l = 0; l < kWide<C>; ++l) to[l] = load_as<C>(from[l * stride_c]);
+  } else if constexpr (std::is_same_v<C, T>) {
+    store_wide(to, load_wide(from));
   } else {
-    for (int64_t l = 0; l < lanes; ++l) f(l);
+#pragma omp simd
+    for (int64_t l = 0; l < kWide<C>; ++l) to[l] = load_as<C>(from[l]);
+  }
+}
+
+// The reverse.
+template <class C, class T>
+AF_HD void store_lanes_of(const C* __restrict__ from, T* __restrict__ to, int64_t stride_c, int64_t lanes) {
+  if (lanes < kWide<C>) {
+    for (int64_t l = 0; l < lanes; ++l) to[l * stride_c] = Store<T>::from(from[l]);
+  } else if (stride_c != 1) {
+    for (int64_t l = 0; l < kWide<C>; ++l) to[l * stride_c] = Store<T>::from(from[l]);
+  } else if constexpr (std::is_same_v<C, T>) {
+    store_wide(to, load_wide(from));
+  } else {
+#pragma omp simd
+    for (int64_t l = 0; l < kWide<C>; ++l) to[l] = Store<T>::from(from[l]);
+  }
+}
+
+// Calls f(vector, place, offset of its first element in the row) for all places of a row, in the order that
+// suits its layout.
+template <class C, class F>
+AF_HD void for_each_place(const Clips& clips, const ChannelVectors<C>& vectors, const F& f) {
+  const int64_t stride_c = clips.stride_c, stride_w = clips.stride[2], width = clips.size[2];
+  if (stride_c == 1) {
+    for (int64_t w = 0; w < width; ++w) {
+      for (int64_t v = 0; v < vectors.count; ++v) f(v, w, w * stride_w + vectors.first(v));
+    }
+  } else {
+    for (int64_t v = 0; v < vectors.count; ++v) {
+      for (int64_t w = 0; w < width; ++w) f(v, w, w * stride_w + vectors.first(v) * stride_c);
+    }
+  }
+}
+
+// The element types that clips have where sums are of type C.
+template <class C, class F>
+void visit_elements(DType dtype, const F& f) {
+  if constexpr (sizeof(C) == 8) {
+    f(TypeTag<double>{});
+  } else {
+    visit_small_float(dtype, f);
   }
 }
 
@@ -104,28 +152,12 @@ AF_HD void for_lanes(int64_t lanes, const F& f) {
 template <class C>
 void load_row(const Clips& clips, int64_t offset, const ChannelVectors<C>& vectors, C* out,
               int64_t vector_stride) {
-  visit_float(clips.dtype, [&](auto tag) {
+  visit_elements<C>(clips.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const T* const from = static_cast<const T*>(clips.data) + offset;
-    const int64_t stride_c = clips.stride_c, stride_w = clips.stride[2], lanes = vectors.lanes();
-    if (stride_c == 1) {
-      for (int64_t w = 0; w < clips.size[2]; ++w) {
-        for (int64_t v = 0; v < vectors.count; ++v) {
-          const T* __restrict__ place = from + w * stride_w + vectors.first(v);
-          C* __restrict__ to = out + v * vector_stride + w * kWide<C>;
-          for_lanes<C>(lanes, [&](int64_t l) __attribute__((always_inline)) { to[l] = load_as<C>(place[l]); });
-        }
-      }
-    } else {
-      for (int64_t v = 0; v < vectors.count; ++v) {
-        for (int64_t w = 0; w < clips.size[2]; ++w) {
-          const T* __restrict__ place = from + w * stride_w + vectors.first(v) * stride_c;
-          C* __restrict__ to = out + v * vector_stride + w * kWide<C>;
-          for_lanes<C>(lanes, [&](int64_t l)
-                                  __attribute__((always_inline)) { to[l] = load_as<C>(place[l * stride_c]); });
-        }
-      }
-    }
+    for_each_place(clips, vectors, [&](int64_t v, int64_t w, int64_t at) __attribute__((always_inline)) {
+      load_lanes_of(from + at, clips.stride_c, vectors.lanes(), out + v * vector_stride + w * kWide<C>);
+    });
   });
 }
 
@@ -133,29 +165,12 @@ void load_row(const Clips& clips, int64_t offset, const ChannelVectors<C>& vecto
 template <class C>
 void store_row(const C* from, int64_t vector_stride, const ChannelVectors<C>& vectors, const Clips& clips,
                int64_t offset) {
-  visit_float(clips.dtype, [&](auto tag) {
+  visit_elements<C>(clips.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     T* const to = static_cast<T*>(clips.data) + offset;
-    const int64_t stride_c = clips.stride_c, stride_w = clips.stride[2], lanes = vectors.lanes();
-    if (stride_c == 1) {
-      for (int64_t w = 0; w < clips.size[2]; ++w) {
-        for (int64_t v = 0; v < vectors.count; ++v) {
-          const C* __restrict__ place = from + v * vector_stride + w * kWide<C>;
-          T* __restrict__ out = to + w * stride_w + vectors.first(v);
-          for_lanes<C>(lanes, [&](int64_t l)
-                                  __attribute__((always_inline)) { out[l] = Store<T>::from(place[l]); });
-        }
-      }
-    } else {
-      for (int64_t v = 0; v < vectors.count; ++v) {
-        for (int64_t w = 0; w < clips.size[2]; ++w) {
-          const C* __restrict__ place = from + v * vector_stride + w * kWide<C>;
-          T* __restrict__ out = to + w * stride_w + vectors.first(v) * stride_c;
-          for_lanes<C>(lanes, [&](int64_t l)
-                                  __attribute__((always_inline)) { out[l * stride_c] = Store<T>::from(place[l]); });
-        }
-      }
-    }
+    for_each_place(clips, vectors, [&](int64_t v, int64_t w, int64_t at) __attribute__((always_inline)) {
+      store_lanes_of(from + v * vector_stride + w * kWide<C>, to + at, clips.stride_c, vectors.lanes());
+    });
   });
 }
 
@@ -184,6 +199,26 @@ class SourceRows {
       }
     }
     loaded_ = max_of(loaded_, end);
+    asked_row_ = asked_byte_ = 0;
+  }
+
+  // Asks memory for so many lines of the frame that will be loaded next, after those of the calls before, while
+  // sums are made of the frames that are there.
+  void ask_for_next(int64_t lines) {
+    if (loaded_ >= from_.size[0] || from_.stride_c != 1) return;
+    const int64_t size = size_of(from_.dtype), row_bytes = from_.stride[2] * from_.size[2] * size;
+    for (; lines > 0 && asked_row_ < rows_; --lines) {
+      const int64_t row = row_offset(from_, band_, loaded_, first_row_ + asked_row_);
+      __builtin_prefetch(static_cast<const char*>(from_.data) + row * size + asked_byte_, 0, 2);
+      asked_byte_ += kLineBytes;
+      if (asked_byte_ >= row_bytes) asked_byte_ = 0, ++asked_row_;
+    }
+  }
+
+  // Lines of a frame.
+  int64_t lines() const {
+    const int64_t row_bytes = from_.stride[2] * from_.size[2] * size_of(from_.dtype);
+    return rows_ * ((row_bytes + kLineBytes - 1) / kLineBytes);
   }
 
   // First place of a row, of a vector of channels.
@@ -202,7 +237,8 @@ class SourceRows {
   const RowBand band_;
   const ChannelVectors<C> vectors_;
   const int64_t margin_, slots_, first_row_, rows_;
-  int64_t loaded_ = 0;
+  int64_t loaded_ = 0;                     // frames
+  int64_t asked_row_ = 0, asked_byte_ = 0;  // of frame number loaded_
   C* rows_at_;
 };
 

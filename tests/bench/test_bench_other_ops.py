@@ -52,6 +52,7 @@ RIVALS = {
 @pytest.fixture
 def small_frames(monkeypatch):
     monkeypatch.setattr(shift_cases, "SHAPES", {"cpu": (16, 16, 3, 2)})
+    monkeypatch.setattr(conv_cases, "CLIPS", {"cpu": 2})
 
 
 @pytest.mark.parametrize("kind", TINY)
