@@ -100,10 +100,7 @@ def _temporal_shift_fwd(x, num_frames, fold, inverse) -> Tensor:
 def _depthwise_conv3d_fwd(x, weight, bias, *rest) -> Tensor:
     *strides_and_paddings, channels_last = rest
     stride, padding = strides_and_paddings[:3], strides_and_paddings[3:]
-    size = [
-        (n + 2 * p - k) // s + 1
-        for n, k, s, p in zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)
-    ]
+    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)]
     return empty_clips(x, (*x.shape[:2], *size), x.dtype, channels_last)
 
 
@@ -119,7 +116,9 @@ def _depthwise_conv3d_bwd_weight(grad, x, kernel_t, kernel_h, kernel_w, *rest) -
 # ----------------------------------------------------------------------------------------------------
 # The ops
 
-_CONV3D_GEOMETRY = "SymInt stride_t, SymInt stride_h, SymInt stride_w, SymInt padding_t, SymInt padding_h, SymInt padding_w"
+_CONV3D_GEOMETRY = (
+    "SymInt stride_t, SymInt stride_h, SymInt stride_w, SymInt padding_t, SymInt padding_h, SymInt padding_w"
+)
 
 RAW_OPS: Mapping[str, RawOp] = {
     "crop_resize": RawOp(

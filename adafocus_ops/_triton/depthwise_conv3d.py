@@ -236,7 +236,7 @@ def bwd_weight(
     axes = Axes.of(kernel, steps, grad, power_of_2(kernel_w, MAX_TAPS))
     places, block_p = grad.numel() // channels, axes.block_p.value
     slices = min(triton.cdiv(places, 4 * block_p), MAX_SLICES)
-    partials = torch.empty((slices, channels, d_weight[0].numel()), dtype=compute, device=x.device)
+    partials = torch.empty((slices, channels, kernel_t * kernel_h * kernel_w), dtype=compute, device=x.device)
     if slices > 0:
         sizes = (grad.shape[0], *x.shape[2:], *grad.shape[2:], slices)
         programs = slices * kernel_t * kernel_h * blocks((channels, axes.block_c.value))

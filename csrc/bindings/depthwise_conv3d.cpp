@@ -1,4 +1,5 @@
-// The raw ops of depthwise_conv3d: checks and allocation for any device, and how each device runs its kernels.
+// The raw ops of depthwise_conv3d: checks and allocation for any device, and how each device runs its
+// kernels.
 #include "adafocus/depthwise_conv3d.h"
 
 #include "bindings/tensor.h"
@@ -39,8 +40,8 @@ struct Cuda {
   }
   static int64_t partials(const DepthwiseConv3d& p) { return depthwise_conv3d_bwd_weight_partials_cuda(p); }
   static void bwd_weight(const DepthwiseConv3d& p, void* partials, const Tensor& on) {
-    launch_on_device_of(
-        on, [&](void* stream) { return depthwise_conv3d_bwd_weight_cuda(p, partials, stream); });
+    launch_on_device_of(on,
+                        [&](void* stream) { return depthwise_conv3d_bwd_weight_cuda(p, partials, stream); });
   }
 };
 #endif

@@ -1,7 +1,7 @@
 // depthwise_conv3d on the CPU, forward and backward to x: a sum over taps, vectorised over channels.
 //
 // A task is a band of rows of one clip, of some channels, through all frames: what it reads of the frames
-// around stays in the second-level cache, what a row of one vector of channels reads in the first. Tiles of
+// around stays in the caches nearby, what a row of one vector of channels reads in the first. Tiles of
 // neighbouring outputs of a row are summed in registers; each place that is read serves all of them.
 #pragma once
 
@@ -145,13 +145,15 @@ struct RowSums {
 // Weights and bias of the channels of a band.
 template <class C>
 struct PackedWeights {
-  C* weight;                 // [vectors][taps][lanes]
-  const C* bias = nullptr;   // [vectors][lanes]
+  C* weight;                // [vectors][taps][lanes]
+  const C* bias = nullptr;  // [vectors][lanes]
 
   PackedWeights(Scratch& scratch, const DepthwiseConv3d& p, const RowBand& band, bool with_bias) {
     const ChannelVectors<C> vectors(band.channels);
-    weight = pack(scratch, static_cast<const C*>(p.weight) + band.first_channel * p.taps(), p.taps(), vectors);
-    if (with_bias && p.bias) bias = pack(scratch, static_cast<const C*>(p.bias) + band.first_channel, 1, vectors);
+    weight =
+        pack(scratch, static_cast<const C*>(p.weight) + band.first_channel * p.taps(), p.taps(), vectors);
+    if (with_bias && p.bias)
+      bias = pack(scratch, static_cast<const C*>(p.bias) + band.first_channel, 1, vectors);
   }
 
  private:
@@ -200,14 +202,12 @@ void sum_taps(const DepthwiseConv3d& p, const ConvBands& bands, int64_t task) {
   SourceRows<C> source(scratch, from, bands, band);
   const int64_t row_stride = to.size[2] * kWide<C>, vector_stride = (band.end - band.begin) * row_stride;
   C* const out = scratch.take<C>(vectors.count * vector_stride);  // [vectors][rows][W][lanes]
-  const int64_t lines_of_row = source.lines() / (vectors.count * (band.end - band.begin)) + 1;
   TapRow<C> rows[kMaxConvKernel * kMaxConvKernel];
   for (int64_t t = 0; t < to.size[0]; ++t) {
     source.load_frames(t_axis.source_begin(t), t_axis.source_end(t));
     for (int64_t v = 0; v < vectors.count; ++v) {
       const wide_t<C> bias = packed.bias ? load_wide(packed.bias + v * kWide<C>) : wide_t<C>{};
       for (int64_t h = band.begin; h < band.end; ++h) {
-        source.ask_for_next(lines_of_row);
         const C* const weight = packed.weight + v * p.taps() * kWide<C>;
         const int64_t count = list_taps(bands, source, v, weight, t, h, rows);
         C* const row = out + v * vector_stride + (h - band.begin) * row_stride;

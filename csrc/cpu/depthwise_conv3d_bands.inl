@@ -20,9 +20,8 @@ namespace AF_ISA {
 namespace {
 
 constexpr int64_t kBlockBytes = 256;                // of the channels of a place that are taken together
-constexpr int64_t kBandBytes = int64_t(384) << 10;  // of the scanlines that a task comes back to
-constexpr int64_t kMaxBandRows = 8;
-constexpr int64_t kLineBytes = 64;  // of the caches
+constexpr int64_t kBandBytes = int64_t(640) << 10;  // of the scanlines that a task comes back to
+constexpr int64_t kMaxBandRows = 16;
 constexpr int64_t kMaxVectors = kBlockBytes / 16;
 
 // Rows [begin, end) of the target and channels [first_channel, first_channel + channels) of a clip.
@@ -199,26 +198,6 @@ class SourceRows {
       }
     }
     loaded_ = max_of(loaded_, end);
-    asked_row_ = asked_byte_ = 0;
-  }
-
-  // Asks memory for so many lines of the frame that will be loaded next, after those of the calls before, while
-  // sums are made of the frames that are there.
-  void ask_for_next(int64_t lines) {
-    if (loaded_ >= from_.size[0] || from_.stride_c != 1) return;
-    const int64_t size = size_of(from_.dtype), row_bytes = from_.stride[2] * from_.size[2] * size;
-    for (; lines > 0 && asked_row_ < rows_; --lines) {
-      const int64_t row = row_offset(from_, band_, loaded_, first_row_ + asked_row_);
-      __builtin_prefetch(static_cast<const char*>(from_.data) + row * size + asked_byte_, 0, 2);
-      asked_byte_ += kLineBytes;
-      if (asked_byte_ >= row_bytes) asked_byte_ = 0, ++asked_row_;
-    }
-  }
-
-  // Lines of a frame.
-  int64_t lines() const {
-    const int64_t row_bytes = from_.stride[2] * from_.size[2] * size_of(from_.dtype);
-    return rows_ * ((row_bytes + kLineBytes - 1) / kLineBytes);
   }
 
   // First place of a row, of a vector of channels.
@@ -237,8 +216,7 @@ class SourceRows {
   const RowBand band_;
   const ChannelVectors<C> vectors_;
   const int64_t margin_, slots_, first_row_, rows_;
-  int64_t loaded_ = 0;                     // frames
-  int64_t asked_row_ = 0, asked_byte_ = 0;  // of frame number loaded_
+  int64_t loaded_ = 0;  // frames
   C* rows_at_;
 };
 

@@ -32,7 +32,8 @@ AF_HD void sum_pairs(const C* const* sources, const C* grad, int64_t count, int6
     AF_UNROLL
     for (int r = 0; r < kRows; ++r) {
       AF_UNROLL
-      for (int j = 0; j < kTaps; ++j) sum[part][r][j] += g * load_wide(source[r] + q * source_step + j * kWide<C>);
+      for (int j = 0; j < kTaps; ++j)
+        sum[part][r][j] += g * load_wide(source[r] + q * source_step + j * kWide<C>);
     }
   };
   int64_t q = 0;
@@ -99,7 +100,8 @@ void sum_weight_gradient(const DepthwiseConv3d& p, const ConvBands& bands, int64
   for (int64_t t = 0; t < p.y.size[0]; ++t) {
     source.load_frames(t_axis.source_begin(t), t_axis.source_end(t));
     for (int64_t h = band.begin; h < band.end; ++h) {
-      load_row(p.y, row_offset(p.y, band, t, h), vectors, grad + (h - band.begin) * row_stride, vector_stride);
+      load_row(p.y, row_offset(p.y, band, t, h), vectors, grad + (h - band.begin) * row_stride,
+               vector_stride);
     }
     for (int64_t v = 0; v < vectors.count; ++v) {
       for (int64_t kt = 0; kt < t_axis.axis.kernel; ++kt) {

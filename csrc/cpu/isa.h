@@ -7,5 +7,6 @@
 #pragma once
 
 #if !defined(AF_ISA) || !defined(AF_VECTOR_BYTES)
-#error "AF_ISA and AF_VECTOR_BYTES must be defined: this file is compiled through kernels.inl by each isa_*.cpp"
+#error \
+    "AF_ISA and AF_VECTOR_BYTES must be defined: this file is compiled through kernels.inl by each isa_*.cpp"
 #endif

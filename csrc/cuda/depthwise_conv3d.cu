@@ -1,6 +1,5 @@
 // depthwise_conv3d on CUDA: forward here, in the kernels of depthwise_conv3d_taps.cuh.
 #include "adafocus/depthwise_conv3d.h"
-
 #include "cuda/depthwise_conv3d_taps.cuh"
 
 namespace adafocus {

@@ -19,9 +19,7 @@ struct ConvOrder {
   int along, outer, inner;
 };
 
-inline ConvOrder conv_order(int along) {
-  return {along, along == 0 ? 1 : 0, along == 2 ? 1 : 2};
-}
+inline ConvOrder conv_order(int along) { return {along, along == 0 ? 1 : 0, along == 2 ? 1 : 2}; }
 
 // A clip's channels as vectors of kLanes, if they lie and step so.
 inline bool has_vectors(const Clips& clips, int64_t lanes) {
@@ -36,8 +34,7 @@ inline bool has_vectors(const Clips& clips, int64_t lanes) {
 // The reason why no kernel can take a call, or null: places are numbered in 32 bits.
 inline const char* why_not_launched(const DepthwiseConv3d& p) {
   for (const Clips& clips : {p.x, p.y}) {
-    if (double(clips.channels) * double(clips.places()) > 2e9)
-      return "one clip has more than 2e9 elements";
+    if (double(clips.channels) * double(clips.places()) > 2e9) return "one clip has more than 2e9 elements";
     if (clips.count > INT32_MAX) return "there are more than 2^31 clips";
   }
   return nullptr;

@@ -1,8 +1,7 @@
-// depthwise_conv3d on CUDA, backward to the weight, in two stages: blocks sum slices of the places, one row of
-// taps (kt, kh) each; then the sums of the slices are added in their order. How places are sliced follows
+// depthwise_conv3d on CUDA, backward to the weight, in two stages: blocks sum slices of the places, one row
+// of taps (kt, kh) each; then the sums of the slices are added in their order. How places are sliced follows
 // from the sizes alone, so that sums are the same on every GPU.
 #include "adafocus/depthwise_conv3d.h"
-
 #include "cuda/depthwise_conv3d.cuh"
 #include "cuda/kernel_choice.h"
 
@@ -18,7 +17,8 @@ struct Slices {
 
   AF_HD explicit Slices(const DepthwiseConv3d& p) {
     rows = p.y.count * p.y.size[0] * p.y.size[1];
-    const int64_t least = max_of<int64_t>((kPlacesOfSlice + p.y.size[2] - 1) / max_of<int64_t>(p.y.size[2], 1), 1);
+    const int64_t least =
+        max_of<int64_t>((kPlacesOfSlice + p.y.size[2] - 1) / max_of<int64_t>(p.y.size[2], 1), 1);
     rows_of_slice = max_of(least, (rows + kMaxSlices - 1) / kMaxSlices);
     count = (rows + rows_of_slice - 1) / rows_of_slice;
   }
@@ -28,15 +28,16 @@ struct Slices {
 // `columns` groups of channels. Sums go to partials [slices, C, taps].
 template <class T, int kLanes>
 __launch_bounds__(kThreads, 1) AF_KERNEL
-    depthwise_conv3d_bwd_weight_slices_kernel(const DepthwiseConv3d p, compute_t<T>* partials, uint32_t groups,
-                                              uint32_t columns) {
+    depthwise_conv3d_bwd_weight_slices_kernel(const DepthwiseConv3d p, compute_t<T>* partials,
+                                              uint32_t groups, uint32_t columns) {
   using C = compute_t<T>;
   using Vector = ConvVector<T, kLanes>;
   using Sums = ConvVector<C, kLanes>;
   AF_SHARED(Sums, of_thread, kThreads);  // [rows, columns], all threads write and sum by halves
   const Slices slices(p);
   const int64_t kt = blockIdx.y / p.axis[1].kernel, kh = blockIdx.y % p.axis[1].kernel;
-  const int kernel_w = int(p.axis[2].kernel), stride_w = int(p.axis[2].stride), padding_w = int(p.axis[2].padding);
+  const int kernel_w = int(p.axis[2].kernel), stride_w = int(p.axis[2].stride),
+            padding_w = int(p.axis[2].padding);
   const TapAxis t_axis = tap_axis(p, 0, true), h_axis = tap_axis(p, 1, true);
   const uint32_t thread = threadIdx.x;
   // Neighbouring threads are neighbours along what memory has side by side.
@@ -57,14 +58,14 @@ __launch_bounds__(kThreads, 1) AF_KERNEL
     const uint32_t places = exists ? uint32_t((end_row - first_row) * width) : 0;
     for (uint32_t n = row; n < places; n += rows) {
       const int64_t r = first_row + n / width;
-      const int64_t h = r % p.y.size[1], t = r / p.y.size[1] % p.y.size[0], clip = r / p.y.size[1] / p.y.size[0];
+      const int64_t h = r % p.y.size[1], t = r / p.y.size[1] % p.y.size[0],
+                    clip = r / p.y.size[1] / p.y.size[0];
       const int w = int(n % width);
       const int64_t from_t = t_axis.source(t, kt), from_h = h_axis.source(h, kh);
       if (from_t < 0 || from_h < 0) continue;
       const Vector g = *reinterpret_cast<const Vector*>(grad + clip * p.y.stride_n + t * p.y.stride[0] +
                                                         h * p.y.stride[1] + w * p.y.stride[2]);
-      const T* const places_of_x =
-          x + clip * p.x.stride_n + from_t * p.x.stride[0] + from_h * p.x.stride[1];
+      const T* const places_of_x = x + clip * p.x.stride_n + from_t * p.x.stride[0] + from_h * p.x.stride[1];
 #pragma unroll
       for (int k = 0; k < int(kMaxConvKernel); ++k) {
         const int from_w = w * stride_w + k - padding_w;
@@ -100,8 +101,8 @@ __launch_bounds__(kThreads, 1) AF_KERNEL
 
 // Grid: chunks of the weights, one for each thread.
 template <class C>
-__launch_bounds__(kThreads, 1) AF_KERNEL depthwise_conv3d_bwd_weight_sum_kernel(const C* partials, C* d_weight,
-                                                                             int64_t count, int64_t slices) {
+__launch_bounds__(kThreads, 1) AF_KERNEL
+    depthwise_conv3d_bwd_weight_sum_kernel(const C* partials, C* d_weight, int64_t count, int64_t slices) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= count) return;
   C sum = 0;
@@ -152,9 +153,9 @@ const char* depthwise_conv3d_bwd_weight_cuda(const DepthwiseConv3d& p, void* par
   }
   return visit_compute(p.double_precision, [&](auto tag) {
     using C = typename decltype(tag)::type;
-    return launch(depthwise_conv3d_bwd_weight_sum_kernel<C>, dim3(unsigned((weights + kThreads - 1) / kThreads)),
-                  dim3(kThreads), 0, stream, static_cast<const C*>(partials), static_cast<C*>(p.weight), weights,
-                  count);
+    return launch(depthwise_conv3d_bwd_weight_sum_kernel<C>,
+                  dim3(unsigned((weights + kThreads - 1) / kThreads)), dim3(kThreads), 0, stream,
+                  static_cast<const C*>(partials), static_cast<C*>(p.weight), weights, count);
   });
 }
 

@@ -1,6 +1,5 @@
 // depthwise_conv3d on CUDA, backward to x: the same sums as forward, with the taps the other way round.
 #include "adafocus/depthwise_conv3d.h"
-
 #include "cuda/depthwise_conv3d_taps.cuh"
 
 namespace adafocus {

@@ -9,8 +9,8 @@
 namespace adafocus {
 namespace {
 
-constexpr int kConvTile = 4;         // outputs of a thread
-constexpr int64_t kBlockBytes = 128;  // of the channels of a place that a block takes: a line of memory
+constexpr int kConvTile = 4;           // outputs of a thread
+constexpr int64_t kBlockBytes = 128;   // of the channels of a place that a block takes: a line of memory
 constexpr int64_t kItemsOfThread = 2;  // that a thread takes at least, for the weights that its block stages
 
 // The numbers of a call as the tiled kernel wants them.
@@ -49,7 +49,8 @@ __launch_bounds__(kThreads, 1) AF_KERNEL depthwise_conv3d_tiled_kernel(const Til
   using Weights = ConvVector<C, kLanes>;
   // Places that a tile reads.
   constexpr int kBefore = kForward ? 0 : (kTaps - 1) / kStride;
-  constexpr int kRead = kForward ? (kConvTile - 1) * kStride + kTaps : kBefore + (kConvTile - 1) / kStride + 1;
+  constexpr int kRead =
+      kForward ? (kConvTile - 1) * kStride + kTaps : kBefore + (kConvTile - 1) / kStride + 1;
   const DepthwiseConv3d& p = call.p;
   const Clips& from = kForward ? p.x : p.y;
   const Clips& to = kForward ? p.y : p.x;
@@ -62,7 +63,8 @@ __launch_bounds__(kThreads, 1) AF_KERNEL depthwise_conv3d_tiled_kernel(const Til
   const auto tap_step = [&](int axis) { return (axis == 0 ? plane : axis == 1 ? line : 1u) * columns; };
   const uint32_t step_along = tap_step(along), step_outer = tap_step(outer), step_inner = tap_step(inner);
   const TapAxis outer_axis = tap_axis(p, outer, kForward), inner_axis = tap_axis(p, inner, kForward);
-  Weights* const weights = reinterpret_cast<Weights*>(dynamic_shared());  // [taps, columns], all write and read
+  Weights* const weights =
+      reinterpret_cast<Weights*>(dynamic_shared());  // [taps, columns], all write and read
   const uint32_t column = threadIdx.x % columns, row = threadIdx.x / columns, rows = kThreads / columns;
   for (uint32_t start = blockIdx.z * columns; start < call.groups; start += gridDim.z * columns) {
     const uint32_t in_block = min_of(columns, call.groups - start) * kLanes;  // channels
@@ -75,7 +77,8 @@ __launch_bounds__(kThreads, 1) AF_KERNEL depthwise_conv3d_tiled_kernel(const Til
     __syncthreads();
     const uint32_t channel = (start + column) * kLanes;
     const bool exists = start + column < call.groups;
-    const T* const clip = static_cast<const T*>(from.data) + blockIdx.x * from.stride_n + channel * from.stride_c;
+    const T* const clip =
+        static_cast<const T*>(from.data) + blockIdx.x * from.stride_n + channel * from.stride_c;
     T* const out = static_cast<T*>(to.data) + blockIdx.x * to.stride_n + channel * to.stride_c;
     for (uint32_t n = blockIdx.y * rows + row; exists && n < call.items; n += gridDim.y * rows) {
       const TileItem at(call, to, n);
@@ -140,7 +143,8 @@ __launch_bounds__(kThreads, 1) AF_KERNEL
   const T* const clip = static_cast<const T*>(from.data) + blockIdx.x * from.stride_n;
   T* const out = static_cast<T*>(to.data) + blockIdx.x * to.stride_n;
   const TapAxis axis[] = {tap_axis(p, 0, forward), tap_axis(p, 1, forward), tap_axis(p, 2, forward)};
-  const uint32_t channels = uint32_t(to.channels), height = uint32_t(to.size[1]), width = uint32_t(to.size[2]);
+  const uint32_t channels = uint32_t(to.channels), height = uint32_t(to.size[1]),
+                 width = uint32_t(to.size[2]);
   const uint32_t places = uint32_t(to.places());
   const bool interleaved = to.interleaved();
   for (uint32_t i = blockIdx.y * kThreads + threadIdx.x; i < count; i += gridDim.y * kThreads) {
@@ -171,7 +175,8 @@ dim3 grid_over(int64_t clips, int64_t items) {
 
 // The axis that tiles go along, and its form: (3 taps, stride 1), (3, 2) or (5, 1); or -1.
 int tiled_axis(const DepthwiseConv3d& p) {
-  const int last = p.y.interleaved() ? 2 : 1;  // in planes neighbouring threads are neighbours along the width
+  const int last =
+      p.y.interleaved() ? 2 : 1;  // in planes neighbouring threads are neighbours along the width
   for (const int axis : {last, 0}) {
     const ConvAxis& a = p.axis[axis];
     if ((a.kernel == 3 && a.stride <= 2) || (a.kernel == 5 && a.stride == 1)) return axis;
@@ -194,19 +199,24 @@ const char* tiled(const DepthwiseConv3d& p, int along, void* stream) {
   const int64_t most = to.interleaved() ? kBlockBytes / (kLanes * sizeof(T)) : 1;
   int64_t columns = 1;
   while (columns < most && columns < groups) columns *= 2;
-  const TileCall call{p, conv_order(along), uint32_t(groups), uint32_t(columns), uint32_t(tiles), uint32_t(items)};
+  const TileCall call{
+      p, conv_order(along), uint32_t(groups), uint32_t(columns), uint32_t(tiles), uint32_t(items)};
   const int64_t rows = kItemsOfThread * kThreads / columns;
   const dim3 grid(unsigned(to.count), unsigned(min_of((items + rows - 1) / rows, kMaxGridY)),
                   unsigned(min_of((groups + columns - 1) / columns, kMaxGridY)));
   const size_t shared = size_t(p.taps() * columns) * sizeof(ConvVector<compute_t<T>, kLanes>);
-  return launch(depthwise_conv3d_tiled_kernel<T, kLanes, kTaps, kStride, kForward>, grid, dim3(kThreads), shared,
-                stream, call);
+  return launch(depthwise_conv3d_tiled_kernel<T, kLanes, kTaps, kStride, kForward>, grid, dim3(kThreads),
+                shared, stream, call);
 }
+
+constexpr int kFewLanes = 2;  // where 16 bytes do not divide the channels: kernels of 3 taps only
 
 template <class T, int kLanes, bool kForward>
 const char* tiled_of_form(const DepthwiseConv3d& p, int along, void* stream) {
   const ConvAxis& a = p.axis[along];
-  if (a.kernel == 5) return tiled<T, kLanes, 5, 1, kForward>(p, along, stream);
+  if constexpr (kLanes != kFewLanes) {
+    if (a.kernel == 5) return tiled<T, kLanes, 5, 1, kForward>(p, along, stream);
+  }
   if (a.stride == 2) return tiled<T, kLanes, 3, 2, kForward>(p, along, stream);
   return tiled<T, kLanes, 3, 1, kForward>(p, along, stream);
 }
@@ -223,11 +233,12 @@ const char* sum_taps(const DepthwiseConv3d& p, void* stream) {
   if constexpr (std::is_same_v<T, double>) {
     return any();  // double precision is for checks
   } else {
-    constexpr int kMost = 16 / sizeof(T), kFew = 2;
+    constexpr int kMost = 16 / sizeof(T);
     const auto lanes = [&](int64_t n) { return has_vectors(p.x, n) && has_vectors(p.y, n); };
     const auto fast = [&] {
       if (lanes(kMost)) return tiled_of_form<T, kMost, kForward>(p, along, stream);
-      if (lanes(kFew)) return tiled_of_form<T, kFew, kForward>(p, along, stream);
+      if (lanes(kFewLanes) && p.axis[along].kernel == 3)
+        return tiled_of_form<T, kFewLanes, kForward>(p, along, stream);
       return tiled_of_form<T, 1, kForward>(p, along, stream);
     };
     return launch_fast_or_any(along >= 0 && can_stage_weights(p), fast, any);

@@ -44,7 +44,7 @@ def compare(backend, shape, taps, stride, padding, *, dtype=torch.float32, layou
 
 
 @pytest.mark.parametrize(
-    ("layout", "dtype"), zip(LAYOUTS, (torch.float32, torch.float16, torch.float64), strict=True), ids=str
+    ("layout", "dtype"), [*zip(LAYOUTS, (torch.float32, torch.float16, torch.float64), strict=True)], ids=str
 )
 @pytest.mark.parametrize(("taps", "stride", "padding"), [*X3D, *OTHERS])
 def test_on_the_cpu(request, taps, stride, padding, dtype, layout):
@@ -176,7 +176,11 @@ X, WEIGHT = torch.zeros(2, 4, 3, 5, 6), torch.zeros(4, 1, 3, 3, 3)
             r"weight must be \[C, 1, kt, kh, kw\] with C=4 of x, got \(3, 1, 3, 3, 3\) float32",
         ),
         ({"weight": torch.zeros(4, 2, 3, 3, 3)}, ValueError, r"weight must be \[C, 1, kt, kh, kw\] with C=4"),
-        ({"weight": torch.zeros(4, 1, 3, 8, 3)}, ValueError, r"weight must have 1 to 7 taps on each axis, got .* \(h\)"),
+        (
+            {"weight": torch.zeros(4, 1, 3, 8, 3)},
+            ValueError,
+            r"weight must have 1 to 7 taps on each axis, got .* \(h\)",
+        ),
         ({"bias": torch.zeros(3)}, ValueError, r"bias must be \[C\] with C=4 of x, got \(3,\) float32"),
         ({"stride": 0}, ValueError, r"stride must be at least 1, got \(0, 0, 0\)"),
         ({"stride": (1, 2)}, ValueError, r"stride must be an int or three, \(t, h, w\), got 2"),

@@ -33,9 +33,9 @@ struct ConvAxis {
 };
 
 struct DepthwiseConv3d {
-  Clips x, y;         // of one dtype; in a gradient, the one or the other is that of the result
-  void* weight;       // [C, taps] of the compute type, contiguous; or its gradient
-  const void* bias;   // [C] of the compute type, or null
+  Clips x, y;        // of one dtype; in a gradient, the one or the other is that of the result
+  void* weight;      // [C, taps] of the compute type, contiguous; or its gradient
+  const void* bias;  // [C] of the compute type, or null
   ConvAxis axis[kConvAxes];
   bool double_precision;  // whether the compute type is double
 
