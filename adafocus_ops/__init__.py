@@ -7,6 +7,7 @@ Every op runs on the backends reference, cpu, triton and cuda as far as they are
 from . import backends, boxes
 from ._crop_mean import crop_mean
 from ._crop_resize import crop_resize
+from ._depthwise_conv3d import depthwise_conv3d
 from ._exit_gate import ExitGate, confidence, entropy, exit_gate
 from ._expected_value import expected_value
 from ._gather_rows import gather_rows
@@ -26,6 +27,7 @@ __all__ = [
     "confidence",
     "crop_mean",
     "crop_resize",
+    "depthwise_conv3d",
     "entropy",
     "exit_gate",
     "expected_value",

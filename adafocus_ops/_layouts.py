@@ -24,3 +24,14 @@ def empty_images(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, chann
     """Uninitialised images [N, C, H, W] on the device of `like`."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(shape, dtype=dtype, device=like.device, memory_format=memory_format)
+
+
+def is_clip_channels_last(clips: Tensor) -> bool:
+    """Tells if a result like clips [N, C, T, H, W] keeps the channels of a place together: as for images."""
+    return not clips.is_contiguous() and clips.stride(1) == 1 and clips.shape[1] > 1
+
+
+def empty_clips(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """Uninitialised clips [N, C, T, H, W] on the device of `like`."""
+    memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=memory_format)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import _vmap
-from ._layouts import empty_images, memory_format_of
+from ._layouts import empty_clips, empty_images, memory_format_of
 
 
 class Part(NamedTuple):
@@ -97,8 +97,28 @@ def _temporal_shift_fwd(x, num_frames, fold, inverse) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
 
 
+def _depthwise_conv3d_fwd(x, weight, bias, *rest) -> Tensor:
+    *strides_and_paddings, channels_last = rest
+    stride, padding = strides_and_paddings[:3], strides_and_paddings[3:]
+    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)]
+    return empty_clips(x, (*x.shape[:2], *size), x.dtype, channels_last)
+
+
+def _depthwise_conv3d_bwd_x(grad, weight, frames, height, width, *rest) -> Tensor:
+    return empty_clips(grad, (*grad.shape[:2], frames, height, width), grad.dtype, rest[-1])
+
+
+def _depthwise_conv3d_bwd_weight(grad, x, kernel_t, kernel_h, kernel_w, *rest) -> Tensor:
+    compute = torch.promote_types(x.dtype, torch.float32)
+    return x.new_empty((x.shape[1], 1, kernel_t, kernel_h, kernel_w), dtype=compute)
+
+
 # ----------------------------------------------------------------------------------------------------
 # The ops
+
+_CONV3D_GEOMETRY = (
+    "SymInt stride_t, SymInt stride_h, SymInt stride_w, SymInt padding_t, SymInt padding_h, SymInt padding_w"
+)
 
 RAW_OPS: Mapping[str, RawOp] = {
     "crop_resize": RawOp(
@@ -199,5 +219,24 @@ RAW_OPS: Mapping[str, RawOp] = {
     "temporal_shift": RawOp(
         {"fwd": Part("(Tensor x, SymInt num_frames, SymInt fold, bool inverse) -> Tensor", _temporal_shift_fwd)},
         _vmap.fold_rows,
+    ),
+    "depthwise_conv3d": RawOp(
+        {
+            "fwd": Part(
+                f"(Tensor x, Tensor weight, Tensor? bias, {_CONV3D_GEOMETRY}, bool channels_last) -> Tensor",
+                _depthwise_conv3d_fwd,
+            ),
+            "bwd_x": Part(
+                "(Tensor grad, Tensor weight, SymInt frames, SymInt height, SymInt width,"
+                f" {_CONV3D_GEOMETRY}, bool channels_last) -> Tensor",
+                _depthwise_conv3d_bwd_x,
+            ),
+            "bwd_weight": Part(
+                "(Tensor grad, Tensor x, SymInt kernel_t, SymInt kernel_h, SymInt kernel_w,"
+                f" {_CONV3D_GEOMETRY}) -> Tensor",
+                _depthwise_conv3d_bwd_weight,
+            ),
+        },
+        _vmap.fold_clips,
     ),
 }

@@ -106,3 +106,15 @@ def fold_rows(op: Callable, given: dict[str, Any], dims: dict[str, int | None], 
     if isinstance(out, tuple):
         return tuple(value.unflatten(0, (batch, -1)) for value in out), tuple(0 for _ in out)
     return out.unflatten(0, (batch, -1)), 0
+
+
+def fold_clips(op: Callable, given: dict[str, Any], dims: dict[str, int | None], batch: int) -> tuple[Any, Any]:
+    """The clips of all entries become those of one call; entries with weights of their own, or with gradients of them,
+    are taken one after another."""
+    clips = "grad" if "grad" in given else "x"
+    if any(dim is not None for name, dim in dims.items() if name != clips):
+        return one_by_one(op, given, dims, batch)
+    if "x" in given and "grad" in given:
+        return one_by_one(op, given, dims, batch)
+    folded = given[clips].movedim(dims[clips], 0).flatten(0, 1)
+    return op(**(given | {clips: folded})).unflatten(0, (batch, -1)), 0

@@ -63,6 +63,7 @@ DEFAULTS = {
     "adafocus_models.top_k_accuracy": {"k": 1},
     "adafocus_ops.crop_mean": {"padding": "zeros"},
     "adafocus_ops.crop_resize": {"padding": "zeros", "antialias": False},
+    "adafocus_ops.depthwise_conv3d": {"stride": 1, "padding": 0},
     "adafocus_ops.exit_gate": {"criterion": "entropy"},
     "adafocus_ops.expected_value": {"num_samples": 128, "mode": "sampled", "normaliser_grad": False},
     "adafocus_ops.boxes.for_frames": {"interpolation": "linear"},
@@ -103,6 +104,7 @@ BY_POSITION = {
     "adafocus_models.top_k_accuracy": {"k"},
     "adafocus_ops.boxes.full_frame": {"device"},
     "adafocus_ops.boxes.grid": {"device"},
+    "adafocus_ops.depthwise_conv3d": {"bias"},
     "adafocus_ops.gather_rows": {"count"},
     "adafocus_ops.scatter_rows": {"count"},
 }

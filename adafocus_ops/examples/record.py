@@ -30,7 +30,8 @@ class OpExamples:
         real_size: examples on the device "meta", which hold no memory, of the dtypes and layouts of real use.
         traced: names of the small examples that show torch.library.opcheck every optional argument, given and not.
         dtypes, layouts: of `small`.
-        differentiable: positions in Example.args.
+        differentiable: positions in Example.args; where an example has None there, it is left out.
+        batched: those of `differentiable` whose first dimension is a batch of any size; by default all.
     """
 
     call: Callable
@@ -41,3 +42,12 @@ class OpExamples:
     dtypes: tuple[torch.dtype, ...] = FLOATS
     layouts: tuple[str, ...] = ("contiguous",)
     differentiable: tuple[int, ...] = ()
+    batched: tuple[int, ...] | None = None
+
+    def differentiable_of(self, example: Example) -> tuple[int, ...]:
+        """The positions of an example's differentiable arguments."""
+        return tuple(position for position in self.differentiable if example.args[position] is not None)
+
+    @property
+    def batched_arguments(self) -> tuple[int, ...]:
+        return self.differentiable if self.batched is None else self.batched

@@ -36,6 +36,22 @@ def random_images(shape: tuple[int, ...], dtype: torch.dtype, layout: str, seed:
     return draw(shape)
 
 
+def random_clips(shape: tuple[int, ...], dtype: torch.dtype, layout: str, seed: int = 0) -> Tensor:
+    """[N, C, T, H, W] floating point in a memory layout, as `random_images`."""
+    n, c, *places = shape
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    if layout == "channels_last":
+        return draw(n, *places, c).movedim(-1, 1)
+    if layout == "strided":
+        t, h, w = places
+        return draw(2 * n, c + 1, 2 * t, h + 2, 2 * w)[::2, 1:, ::2, 1:-1, ::2]
+    return draw(*shape)
+
+
 def positions(centre: Tensor, extent: Tensor, count: int) -> Tensor:
     """[K, count]: positions of the outputs on an axis, as pixel indices."""
     steps = (torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5

@@ -3,6 +3,7 @@
 
 #include "adafocus/crop_mean.h"
 #include "adafocus/crop_resize.h"
+#include "adafocus/depthwise_conv3d.h"
 #include "adafocus/exit_gate.h"
 #include "adafocus/expected_value.h"
 #include "adafocus/quantile_frames.h"

@@ -2,5 +2,6 @@
 #if defined(__x86_64__)
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")
 #define AF_ISA avx2
+#define AF_VECTOR_BYTES 32
 #include "cpu/kernels.inl"
 #endif

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from adafocus_ops import backends
 from bench import cases
+from bench.cases import depthwise_conv3d as conv_cases
 from bench.cases import exit_gate as gate_cases
 from bench.cases import expected_value as expectation_cases
 from bench.cases import gather_rows as gather_cases
@@ -20,6 +21,7 @@ from bench.cases import weighted_sample as draw_cases
 from bench.harness import measuring, records, tables
 from bench.harness.case import LAYOUTS, OURS, MismatchError, Targets, check
 
+TINY_FORM = conv_cases.Form("3x3x3", (6, 2, 4, 5), (3, 3, 3), (1, 2, 2), (1, 1, 1))
 TINY = {
     "weighted_sample": draw_cases.Draws(6, 3, num_samples=40, num_rows=50),
     "expected_value": expectation_cases.Expectation(4, 3, 9, num_samples=20, num_rows=30),
@@ -29,6 +31,8 @@ TINY = {
     "gather_rows": gather_cases.Gather(7, 4, 5, U8),
     "scatter_rows": scatter_cases.Scatter(7, 4, 5, F32),
     "temporal_shift": shift_cases.Shift(F32, "channels_last"),
+    "depthwise_conv3d": conv_cases.Convolution(TINY_FORM, F32, "channels_last_3d"),
+    "gradients of depthwise_conv3d": conv_cases.Convolution(TINY_FORM, F16, "channels_last_3d", backward=True),
     "gradient of temporal_shift": shift_cases.Shift(F16, "contiguous", backward=True),
 }
 
@@ -41,12 +45,14 @@ RIVALS = {
     "gather_rows": ["index_select"],
     "scatter_rows": ["index_copy_"],
     "temporal_shift": ["zeros and slices", "clone"],
+    "depthwise_conv3d": ["torch conv3d in float64", "torch conv3d, contiguous", "torch conv3d, channels_last_3d"],
 }
 
 
 @pytest.fixture
 def small_frames(monkeypatch):
     monkeypatch.setattr(shift_cases, "SHAPES", {"cpu": (16, 16, 3, 2)})
+    monkeypatch.setattr(conv_cases, "CLIPS", {"cpu": 2})
 
 
 @pytest.mark.parametrize("kind", TINY)
@@ -73,6 +79,7 @@ def test_what_is_timed_must_be_the_op(small_frames, monkeypatch):
         (gather_cases, "gather_rows"),
         (scatter_cases, "scatter_rows"),
         (shift_cases, "temporal_shift"),
+        (conv_cases, "depthwise_conv3d"),
     ):
         function = getattr(module, name)
 
@@ -225,6 +232,12 @@ def test_targets_of_the_other_ops():
         ("cuda", "exit_gate, 1024 x 400"): (5,),
         ("cpu", "exit_gate, 4096 x 400"): (4,),
     }
+    for form, layout in itertools.product(conv_cases.FORMS, conv_cases.LAYOUTS):
+        name = f"depthwise_conv3d {form.name}, float32, {layout}, forward"
+        if layout == "channels_last_3d":
+            expected["cuda", name] = (0.5,)
+        if form is conv_cases.FORMS[0]:
+            expected["cpu", name] = (1.5,)
     for dtype, layout, mode in itertools.product(("float32", "float16"), LAYOUTS, ("forward", "backward")):
         expected["cuda", f"temporal_shift {dtype}, {layout}, {mode}"] = (0.8,)
         if (dtype, mode) == ("float32", "forward"):

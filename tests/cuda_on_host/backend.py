@@ -17,6 +17,7 @@ NAME = "cuda-host"
 # op -> part -> the arguments of the raw op that its launcher in tests/cuda_on_host/{op}.cpp takes, after the results.
 _CROP = ("frames", "boxes", "frame_index", "affine")
 _DRAWS = ("k", "num_samples", "seed", "row_id")
+_STEPS = ("stride_t", "stride_h", "stride_w", "padding_t", "padding_h", "padding_w")
 LAUNCHERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "crop_resize": {
         "fwd": (*_CROP, "padding", "antialias"),
@@ -38,6 +39,11 @@ LAUNCHERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "exit_gate": {"fwd": ("logits", "threshold", "bound", "criterion", "active")},
     "gather_rows": {"fwd": ("x", "index", "count", "element_size")},
     "scatter_rows": {"fwd": ("index", "rows", "count", "element_size")},
+    "depthwise_conv3d": {
+        "fwd": ("x", "weight", "bias", *_STEPS),
+        "bwd_x": ("grad", "weight", *_STEPS),
+        "bwd_weight": ("grad", "x", *_STEPS),
+    },
     "temporal_shift": {"fwd": ("x", "num_frames", "fold", "inverse")},
 }
 

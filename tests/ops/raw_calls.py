@@ -44,7 +44,7 @@ def raw_calls(op: str, example: Example) -> list[RawCall]:
     with _Recorder() as forward:
         examples.call(*example.args, backend="reference", **example.kwargs)
     found = forward.calls
-    for position in examples.differentiable:
+    for position in examples.differentiable_of(example):
         args = list(example.args)
         if not args[position].is_floating_point():
             args[position] = args[position].half()

@@ -76,11 +76,12 @@ def test_forward_matches_the_reference_in_float64(request, spec, dtype, layout, 
 
 def gradients(spec: OpSpec, example: Example, backend: str, device: str, upstream: Tensor, dtype=None) -> list[Tensor]:
     args = [to(value, device, dtype) for value in example.args]
-    for i in spec.examples.differentiable:
+    differentiable = spec.examples.differentiable_of(example)
+    for i in differentiable:
         args[i] = args[i].detach().requires_grad_()
     kwargs = {name: to(value, device, dtype) for name, value in example.kwargs.items()}
     out = spec.examples.call(*args, backend=backend, **kwargs)
-    wanted = [args[i] for i in spec.examples.differentiable]
+    wanted = [args[i] for i in differentiable]
     return [g.cpu() for g in torch.autograd.grad(out, wanted, upstream.to(out))]
 
 
@@ -94,7 +95,7 @@ def test_gradients_match_the_reference_in_float64(request, spec, dtype, layout, 
         upstream.copy_(torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
         exact = gradients(spec, example, "reference", "cpu", upstream, torch.float64)
         got = gradients(spec, example, backend, device, upstream)
-        for i, g, e in zip(spec.examples.differentiable, got, exact, strict=True):
+        for i, g, e in zip(spec.examples.differentiable_of(example), got, exact, strict=True):
             assert g.dtype == example.args[i].dtype
             assert_close(
                 g, e, spec.tolerance[i] * example.conditioning, f"gradient of argument {i}, {example.name} on {backend}"
@@ -115,13 +116,15 @@ def test_gradcheck(request, spec, layout, backend):
         args = [to(value, device) for value in example.args]
         kwargs = {name: to(value, device) for name, value in example.kwargs.items()} | spec.gradcheck
 
-        def of_differentiable(*tensors, args=args, kwargs=kwargs):
+        differentiable = spec.examples.differentiable_of(example)
+
+        def of_differentiable(*tensors, args=args, kwargs=kwargs, differentiable=differentiable):
             full = list(args)
-            for i, t in zip(spec.examples.differentiable, tensors, strict=True):
+            for i, t in zip(differentiable, tensors, strict=True):
                 full[i] = t
             return spec.examples.call(*full, backend=backend, **kwargs)
 
-        inputs = [args[i].detach().requires_grad_() for i in spec.examples.differentiable]
+        inputs = [args[i].detach().requires_grad_() for i in differentiable]
         assert torch.autograd.gradcheck(of_differentiable, inputs, eps=spec.gradcheck_step, fast_mode=True), (
             example.name
         )
@@ -146,7 +149,7 @@ def test_each_gradient_is_computed_only_when_asked_for(request, spec, dtype, lay
     example = next(spec.examples.small(dtype, layout))
     upstream = torch.ones_like(call(spec, example, "reference"))
     everything = gradients(spec, example, backend, device, upstream)
-    for i, expected in zip(spec.examples.differentiable, everything, strict=True):
+    for i, expected in zip(spec.examples.differentiable_of(example), everything, strict=True):
         args = [to(value, device) for value in example.args]
         args[i] = args[i].detach().requires_grad_()
         kwargs = {name: to(value, device) for name, value in example.kwargs.items()}
@@ -191,10 +194,11 @@ def test_compiles_in_full_with_dynamic_batch(request, spec, backend):
     example = next(spec.examples.small(torch.float32, "contiguous"))
     args = [to(value, device) for value in example.args]
     kwargs = {name: to(value, device) for name, value in example.kwargs.items()}
+    differentiable, batched = spec.examples.differentiable_of(example), spec.examples.batched_arguments
 
     def loss(*tensors):
         full = list(args)
-        for i, t in zip(spec.examples.differentiable, tensors, strict=True):
+        for i, t in zip(differentiable, tensors, strict=True):
             full[i] = t
         return spec.examples.call(*full, backend=backend, **kwargs).square().sum()
 
@@ -202,8 +206,10 @@ def test_compiles_in_full_with_dynamic_batch(request, spec, backend):
     compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")
     for repeat in (1, 2, 3, 0):
         tensors = []
-        for i in spec.examples.differentiable:
-            t = torch.cat([args[i]] * repeat) if repeat else args[i][:0]
+        for i in differentiable:
+            t = args[i]
+            if i in batched:
+                t = torch.cat([t] * repeat) if repeat else t[:0]
             tensors.append(t.detach().requires_grad_())
         expected, got = loss(*tensors), compiled(*tensors)
         torch.testing.assert_close(got, expected)

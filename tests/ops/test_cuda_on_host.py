@@ -342,6 +342,13 @@ MUTATIONS = {
         right="if (row >= 0) copy_row",
         wrong="if (row >= -1) copy_row",
     ),
+    "no barrier before the sums of the next tap": Mutation(
+        "depthwise_conv3d",
+        "bwd_weight",
+        "depthwise_conv3d_bwd_weight.cu",
+        right="__syncthreads();  // the sums are read before those of the next tap overwrite them",
+        wrong="",
+    ),
     "a vector is taken from the wrong frame": Mutation(
         "temporal_shift",
         "fwd",

@@ -112,6 +112,7 @@ def test_a_compiled_loss_draws_anew_for_every_seed(request, backend):
 # Calls of raw ops that would read or write where they must not, were they carried out.
 FRAMES, BOXES = torch.ones(2, 3, 8, 8), torch.ones(2, 4)
 SIZE, HOW = (4, 4), ("zeros", False, torch.float32, False)
+CLIP, CONV_WEIGHT, CONV_STEPS = torch.ones(1, 2, 3, 4, 5), torch.ones(2, 1, 3, 3, 3), (1, 1, 1, 1, 1, 1)
 UNSAFE = {
     "crop_resize": [
         (FRAMES[0], BOXES, None, None, *SIZE, *HOW),
@@ -185,6 +186,20 @@ UNSAFE = {
         (torch.ones(3, 4, 1, 1), 3, 3, False),
         (torch.ones(3, 4, 1, 1), 3, -1, False),
         (torch.ones(3, 4, 1), 3, 1, False),
+    ],
+    "depthwise_conv3d": [
+        (CLIP[0], CONV_WEIGHT, None, *CONV_STEPS, False),
+        (CLIP, CONV_WEIGHT[:1], None, *CONV_STEPS, False),
+        (CLIP, CONV_WEIGHT.mT.double(), None, *CONV_STEPS, False),
+        (CLIP, torch.ones(2, 1, 3, 3, 6)[..., ::2], None, *CONV_STEPS, False),
+        (CLIP, torch.ones(2, 1, 3, 3, 8), None, *CONV_STEPS, False),
+        (CLIP, CONV_WEIGHT, torch.ones(3), *CONV_STEPS, False),
+        (CLIP, CONV_WEIGHT, torch.ones(2).double(), *CONV_STEPS, False),
+        (CLIP, CONV_WEIGHT, None, 0, 1, 1, 1, 1, 1, False),
+        (CLIP, CONV_WEIGHT, None, 1, 1, 1, 3, 1, 1, False),
+        (CLIP, CONV_WEIGHT, None, 1, 1, 1, -1, 1, 1, False),
+        (CLIP[:, :, :1], CONV_WEIGHT, None, 1, 1, 1, 0, 1, 1, False),
+        (CLIP.int(), CONV_WEIGHT, None, *CONV_STEPS, False),
     ],
 }
 
