@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import backends
-from ._autograd import Gradient, differentiable
+from ._autograd import differentiable, gradient
 from ._layouts import is_clip_channels_last
 from ._overridable import overridable
 from .checks import FLOAT_DTYPES, check_same_device, check_tensor, describe, plain_int, require
@@ -165,7 +165,7 @@ class _Conv(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         call, (of_x, of_weight, of_bias, _) = ctx.call, ctx.needs_input_grad
         op = "depthwise_conv3d"
-        d_x = Gradient.apply(op, call.bwd_x, grad, x, weight) if of_x else None
-        d_weight = Gradient.apply(op, call.bwd_weight, grad, x, weight) if of_weight else None
-        d_bias = Gradient.apply(op, call.bwd_bias, grad) if of_bias else None
+        d_x = gradient(op, call.bwd_x, grad, x, weight) if of_x else None
+        d_weight = gradient(op, call.bwd_weight, grad, x, weight) if of_weight else None
+        d_bias = gradient(op, call.bwd_bias, grad) if of_bias else None
         return d_x, d_weight, d_bias, None

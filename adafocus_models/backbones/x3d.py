@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from adafocus_ops import depthwise_conv3d
+
 # Size -> blocks of s2 to s5.
 BLOCKS = {"s": (3, 5, 11, 7), "m": (3, 5, 11, 7), "l": (5, 10, 25, 15)}
 CHANNELS = (24, 48, 96, 192)  # of s2 to s5
@@ -51,7 +53,7 @@ class Stem(nn.Module):
         super().__init__()
         stem = nn.Module()
         stem.conv_xy = nn.Conv3d(3, STEM_CHANNELS, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
-        stem.conv = depthwise(STEM_CHANNELS, (5, 1, 1))
+        stem.conv = Depthwise(STEM_CHANNELS, (5, 1, 1))
         stem.bn = nn.BatchNorm3d(STEM_CHANNELS)
         self.pathway0_stem = stem
         self.relu = nn.ReLU(inplace=True)
@@ -102,7 +104,7 @@ class Bottleneck(nn.Module):
         self.a = nn.Conv3d(channels, hidden, 1, bias=False)
         self.a_bn = nn.BatchNorm3d(hidden)
         self.a_relu = nn.ReLU(inplace=True)
-        self.b = depthwise(hidden, (3, 3, 3), stride)
+        self.b = Depthwise(hidden, (3, 3, 3), stride)
         self.b_bn = nn.BatchNorm3d(hidden)
         self.se = SqueezeExcitation(hidden) if weighed else nn.Identity()
         self.b_relu = nn.SiLU(inplace=True)
@@ -143,10 +145,15 @@ class Widening(nn.Module):
         return self.relu(self.conv_5_bn(self.conv_5(x)))
 
 
-def depthwise(channels: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Conv3d:
+class Depthwise(nn.Conv3d):
     """A convolution of every channel with a filter of its own, which keeps the size (divided by its stride)."""
-    padding = tuple(k // 2 for k in kernel)
-    return nn.Conv3d(channels, channels, kernel, (1, stride, stride), padding, groups=channels, bias=False)
+
+    def __init__(self, channels: int, kernel: tuple[int, int, int], stride: int = 1) -> None:
+        padding = tuple(k // 2 for k in kernel)
+        super().__init__(channels, channels, kernel, (1, stride, stride), padding, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, channels, T, H, W]
+        return depthwise_conv3d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
 def rounded_width(width: float, multiple: int = 8) -> int:
