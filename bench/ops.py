@@ -56,35 +56,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"a large copy moves {env['copy_gb_per_s']:.0f} GB/s, read and written")
     caches = "warm caches" if device.type == "cpu" else "cold L2"
     print(f"{args.runs} interleaved runs, medians, {caches}; inputs resident on {device_name(device)}")
+    path = args.json or default_path("scaling" if args.scaling else "ops", device_name(device))
     records, failures = [], []
     with progress("timing", len(todo)) as step:
         for item in todo:
             setting = (device, chosen[item.op], args.runs, env)
             try:
-                records += measure_series(item, *setting) if args.scaling else [measure(item, *setting)]
+                measured = measure_series(item, *setting) if args.scaling else [measure(item, *setting)]
+                write(path, measured)  # at once, since nobody may wait for the last
+                records += measured
             except MismatchError as error:
                 failures.append(str(error))
             step()
     if records:
-        report(records, args.json)
+        report(records)
+        print(f"records: {path}")
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0
 
 
-def report(records: list[Record], path: Path | None) -> None:
-    """Writes and prints."""
-    what = records[0]["what"]
-    path = path or default_path(what, records[0]["device"])
-    write(path, records)  # first, since nobody may read what is printed
-    if what == "scaling":
+def report(records: list[Record]) -> None:
+    """Prints."""
+    if records[0]["what"] == "scaling":
         print_table(*scaling_table(records))
     else:
         for group in group_records(records):
             print_table(*ops_table(group))
     for reason in dict.fromkeys(reason for record in records for reason in record.get("absent", {}).values()):
         print(f"left out: {reason}")
-    print(f"records: {path}")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def fixed_boxes(actions: Tensor, frame_size: int, patch_size: int) -> Tensor:
 
 def fixed_corners(actions: Tensor, frame_size: int, patch_size: int) -> Tensor:
     """As `fixed_boxes`, with the corner moved up and left to whole pixels; rounded as the published code's float32."""
-    corners = (actions.float() * (frame_size - patch_size)).floor()  # [..., 2]
+    corners = (actions.float() * (frame_size - patch_size)).floor().to(at_least_float32(actions).dtype)  # [..., 2]
     return torch.cat([corners + patch_size / 2, torch.full_like(corners, patch_size)], -1)
 
 

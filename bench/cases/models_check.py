@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from adafocus_models import Decision, Output, VideoModel
 from adafocus_ops import ExitGate, exit_gate, use_backend
 
-# Largest difference from the plain float32 model: of a logit, as a share of the largest; of a box, in pixels.
-# Twice or more the largest seen on a CPU, on videos and on random frames: 4e-4 and 0.0008, 0.018 and 2.6, 0.07 and 11.
-TOLERANCE = {torch.float32: (1e-3, 0.005), torch.float16: (4e-2, 8.0), torch.bfloat16: (1.5e-1, 32.0)}
+# Largest difference from the plain float32 model: of a logit, as a share of the largest; of a box, in pixels. Twice or
+# more the largest seen, of any network, on a CPU and a GPU alike: 4e-4 and 0.0008, 0.07 and 11, 0.19 and 36. Rounding
+# grows through random weights, most where the maximum of many features is classified, or an MLP places the box.
+TOLERANCE = {torch.float32: (1e-3, 0.005), torch.float16: (0.15, 24.0), torch.bfloat16: (0.4, 80.0)}
 
 Gate = Callable[[Tensor], ExitGate]
 
