@@ -95,11 +95,11 @@ def read_clip(
 
     def clip(count: int) -> Clip:
         indices = segment_centres(num_frames, count)
-        pixels = torch.empty(count, frame_size, frame_size, 3, dtype=torch.uint8)
+        pixels = np.empty((count, frame_size, frame_size, 3), np.uint8)
         for i, index in enumerate(indices):
-            pixels[i] = torch.from_numpy(frames[index].pixels)
+            pixels[i] = frames[index].pixels
         times = torch.tensor([frames[i].time for i in indices], dtype=torch.float64)
-        return Clip(pixels.permute(0, 3, 1, 2), torch.tensor(indices, dtype=torch.int64), times)
+        return Clip(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor(indices, dtype=torch.int64), times)
 
     return clip(num_candidate_frames), clip(num_glance_frames)
 

@@ -231,11 +231,10 @@ def test_exports(name):
     model = small(name, torch.float32)
     inputs = tuple(inputs_of(model, 2, torch.float32))
     batch = torch.export.Dim("batch", min=2, max=64)
-    shapes = {"frames": {0: batch}, "glance_frames": {0: batch} if len(inputs) == 2 else None, "gate": None}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(model, inputs, dynamic_shapes=shapes if len(inputs) == 2 else ({0: batch},))
+        program = torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
         torch.export.save(program, buffer)
         buffer.seek(0)
         loaded = torch.export.load(buffer).module()

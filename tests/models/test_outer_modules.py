@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adafocus_models import Output, UniAdaFocusTSM, architectures, create_model, multiply_adds
+from adafocus_models import Output, UniAdaFocusTSM, multiply_adds
 from adafocus_ops import ExitGate, exit_gate
 
 
@@ -154,12 +154,3 @@ def test_exported_programs_return_what_the_models_and_ops_do():
     expected = Answers()(x)
     for found, value in zip((*output, *gate), (*expected[0], *expected[1]), strict=True):
         assert found is value is None or torch.equal(found, value)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", architectures())
-def test_every_model_is_exported(architecture):
-    model = create_model(architecture, num_classes=3, num_glance_frames=2, num_focus_frames=2).eval()
-    frames = torch.randint(256, (2, model.num_candidate_frames, 3, 224, 224), dtype=torch.uint8)
-    with torch.no_grad():
-        torch.testing.assert_close(exported(model, frames), model(frames))
