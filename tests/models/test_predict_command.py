@@ -17,7 +17,7 @@ Image = pytest.importorskip("PIL.Image", reason="predicting on videos needs Pill
 from stub_model import BOX, CANDIDATES, CLASSES, PICKED, Stub, colour, write_frames  # noqa: E402
 from video_data import write_video  # noqa: E402
 
-from adafocus_models import Thresholds, list_models, predict  # noqa: E402
+from adafocus_models import Output, Thresholds, list_models, predict  # noqa: E402
 from adafocus_models.class_names import read_class_names  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +38,31 @@ def folder(tmp_path):
 class Broken(Stub):
     def forward(self, *arguments, **options):
         return super().forward(*arguments, **options)._replace(logits=torch.full((1, CLASSES), math.nan))
+
+
+class EachFrame(Stub):
+    """Looks in another box in each of three frames, with an exit before the first and after each, and leaves early."""
+
+    num_exits, left_at = 4, 2
+
+    def forward(self, frames, glance_frames, *, gate=None):
+        output = super().forward(frames, glance_frames)
+        boxes = torch.tensor([BOX, [r + 8 for r in BOX], [math.nan] * 4])[None]
+        exits = output.logits.repeat(1, self.num_exits, 1)
+        exits[:, self.left_at + 1 :] = math.nan
+        return output._replace(exit_logits=exits, frame_index=torch.tensor([[*PICKED[:2], -1]]), boxes=boxes)
+
+
+class NoGlance(Stub):
+    """Sees whole frames alone."""
+
+    num_glance_frames, num_exits, has_early_exit, has_policy = 0, 1, False, False
+
+    def forward(self, frames, glance_frames, *, gate=None):
+        assert glance_frames is None
+        logits = torch.arange(CLASSES).float()[None]
+        index = torch.arange(CANDIDATES)[None]
+        return Output(logits, logits[:, None], index, torch.tensor([[112.0, 112, 224, 224]]), torch.empty(1, 0), None)
 
 
 def run_json(capsys, *arguments):
@@ -74,6 +99,34 @@ def test_one_line_of_json_a_clip(folder, tmp_path, capsys):
     }
     assert of_video["clip"] == str(video)
     assert of_video["seconds"] == pytest.approx([(2 * i + 1) / 10 for i in PICKED])
+
+
+def test_a_box_in_each_frame(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "create_model", lambda name, **_: EachFrame())
+    out = tmp_path / "out.png"
+    _, (answer,), _ = run_json(capsys, folder, "--overlay", out)
+    assert answer["boxes"] == [list(BOX), [r + 8 for r in BOX]]
+    assert "box" not in answer
+    assert answer["frames"] == [2 * i + 1 for i in PICKED[:2]]
+    assert answer["exit"] == 2
+    pixels = np.asarray(Image.open(out))
+    drawn = [i for i in range(CANDIDATES) if (pixels == colour(i)).all(-1).any()]
+    assert drawn == list(PICKED[:2])
+    assert predict.main([str(folder), "--overlay", str(tmp_path / "out.mp4")]) == 0
+    text = capsys.readouterr().out
+    assert f"looked at boxes (cy, cx, h, w) of 224 x 224 pixels\n  {BOX} in frame 3\n" in text
+    assert "sure enough at exit 2: no further look" in text
+
+
+def test_a_model_without_a_glance(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "create_model", lambda name, **_: NoGlance())
+    out = tmp_path / "out.png"
+    _, (answer,), _ = run_json(capsys, folder, "--overlay", out)
+    assert answer["box"] == [112, 112, 224, 224]
+    assert answer["exit"] == 0
+    assert predict.main([str(folder), "--overlay", str(tmp_path / "out.mp4")]) == 0
+    assert "sure enough" not in capsys.readouterr().out
+    assert Image.open(out).height > 224
 
 
 def test_one_bad_clip_keeps_none_of_the_others_from_an_answer(folder, tmp_path, capsys):

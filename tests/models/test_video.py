@@ -265,6 +265,14 @@ def test_what_is_no_video_is_a_clear_error(tmp_path, kind, error, message):
     assert str(path) in str(raised.value)
 
 
+def test_no_glance_frames(tmp_path):
+    Image.new("RGB", (300, 300)).save(tmp_path / "0.png")
+    candidates, glance = read_clip(tmp_path, 2, 0)
+    assert [tuple(x.shape) for x in candidates] == [(2, 3, 224, 224), (2,), (2,)]
+    assert [tuple(x.shape) for x in glance] == [(0, 3, 224, 224), (0,), (0,)]
+    assert [x.dtype for x in glance] == [x.dtype for x in candidates]
+
+
 @pytest.mark.parametrize(
     ("counts", "options", "message"),
     [
