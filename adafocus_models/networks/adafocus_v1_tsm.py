@@ -67,25 +67,10 @@ class AdaFocusV1TSM(VideoModel):
         self.focus_head = nn.Linear(focus_channels, num_classes)
 
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
-        """Recognises B videos.
+        """Recognises B videos, as `VideoModel.forward` says: with two exits, boxes [B, 4] and uniform weights.
 
-        Args:
-            frames: [B, K, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean
-                and standard deviation) or floating point (already normalised). Any strides, read in place.
-            glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes the
-                candidates 1 + i (N // T0) for i = 0..T0-1, the last one where that is beyond it.
-            gate: `Thresholds` of two exits; or a function that takes the logits [B, C] of exit 0 and returns an
-                `adafocus_ops.ExitGate` (without capacity). Rows in `leave` answer at exit 0 and cost nothing more;
-                None sends all on to exit 1.
-
-        Returns:
-            Output with two exits. Of a video that left at exit 0, exit_logits[:, 1], boxes and weights
-            are NaN and frame_index is -1; else frame_index is 0..K-1 and weights are uniform.
-
-        Gradients: to all weights that the result depends on and to floating-point frames.
-
-        Raises:
-            TypeError, ValueError: an input of another type or shape.
+        Without glance_frames the glance sees the candidates 1 + i (N // T0) for i = 0..T0-1, the last one where that is
+        beyond it.
         """
         self.check_inputs(frames, glance_frames)
         exits = ExitLoop(gate, self.num_exits)
@@ -104,10 +89,7 @@ class AdaFocusV1TSM(VideoModel):
             patches = self.read_patches(frames, decision.boxes, decision.frame_index, exits.rows)  # [B' * K, 3, P, P]
             exits.answer(self.final_head(features, self.focus(patches)))  # [B', C]
 
-        decision = self.in_batch(exits, decision)
-        return Output(
-            exits.logits, exits.exit_logits, decision.frame_index, decision.boxes, decision.weights, glance_index
-        )
+        return self.output(exits, self.in_batch(exits, decision), glance_index)
 
     def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Stage: maps [B, T0, 1280, 7, 7] and features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""

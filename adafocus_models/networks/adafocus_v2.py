@@ -62,24 +62,10 @@ class AdaFocusV2(VideoModel):
         self.focus_aux_head = nn.Linear(focus_channels, num_classes)
 
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
-        """Recognises B videos.
+        """Recognises B videos, as `VideoModel.forward` says: with K exits, boxes [B, K, 4] and uniform weights.
 
-        Args:
-            frames: [B, K, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean and standard
-                deviation) or floating point (already normalised). Any strides, read in place.
-            glance_frames: [B, K, 3, 224, 224] likewise, where they are others; None takes the same frames.
-            gate: `Thresholds` of K exits; or a function that takes the logits [B', C] of each exit but the last and
-                returns an `adafocus_ops.ExitGate` (without capacity). A video in `leave` answers there and costs
-                nothing more: frames then go through all stages one after the other, else stage by stage.
-
-        Returns:
-            Output with K exits, boxes [B, K, 4] and uniform weights. Of a video that left at exit e,
-            exit_logits[:, e + 1 :] and boxes[:, e + 1 :] are NaN and frame_index[:, e + 1 :] is -1.
-
-        Gradients: to all weights that the result depends on and to floating-point frames.
-
-        Raises:
-            TypeError, ValueError: an input of another type or shape.
+        Without glance_frames the glance sees all K candidates. With a gate, frames go through all
+        stages one after the other, else stage by stage.
         """
         self.check_inputs(frames, glance_frames)
         exits = ExitLoop(gate, self.num_exits, frames)
@@ -104,9 +90,7 @@ class AdaFocusV2(VideoModel):
         if gate is not None:
             decision = self.seen_alone(decision, exits.exit_index + 1)
         glance_index = all_frames if glance_frames is None else None  # [B, T0]
-        return Output(
-            exits.logits, exits.exit_logits, decision.frame_index, decision.boxes, decision.weights, glance_index
-        )
+        return self.output(exits, decision, glance_index)
 
     def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Stage: maps [M, 1280, 7, 7] and features [M, 1280] of whole frames [M, 3, 224, 224], each for itself."""

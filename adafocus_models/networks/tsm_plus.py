@@ -43,22 +43,10 @@ class TSMPlus(VideoModel):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: None = None) -> Output:
-        """Recognises B videos.
+        """Recognises B videos, as `VideoModel.forward` says: boxes [B, 4] are whole frames, weights uniform.
 
-        Args:
-            frames: [B, K, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean and standard
-                deviation) or floating point (already normalised). Any strides, read in place.
-            glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes the same
-                frames, since segment i's centre, floor((i + 1/2) K / T0), is frame i for T0 == K.
-            gate: None; there is one exit.
-
-        Returns:
-            Output with one exit; frame_index is 0..K-1, boxes are whole frames, weights are uniform.
-
-        Gradients: to all weights and to floating-point frames.
-
-        Raises:
-            TypeError, ValueError: an input of another type or shape.
+        Without glance_frames the glance sees the candidates: segment i's centre, floor((i + 1/2) K / T0), is frame i
+        for T0 == K.
         """
         require(gate is None, lambda: "gate must be None: this model has one exit")
         self.check_inputs(frames, glance_frames)

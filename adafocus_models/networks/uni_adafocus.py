@@ -85,25 +85,10 @@ class UniAdaFocus(VideoModel):
         self.spatial_aux_head = nn.Linear(glance_channels, num_classes)
 
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
-        """Recognises B videos.
+        """Recognises B videos, as `VideoModel.forward` says: with K + 1 exits and boxes [B, K, 4].
 
-        Args:
-            frames: the candidates [B, N, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean
-                and standard deviation) or floating point (already normalised). Any strides, read in place.
-            glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes the
-                candidates 1 + i (N // T0) for i = 0..T0-1, the last one where that is beyond it.
-            gate: `Thresholds` of K + 1 exits; or a function that takes the logits [B', C] of each exit but the last
-                and returns an `adafocus_ops.ExitGate` (without capacity). A video in `leave` answers there and costs
-                nothing more: patches are then read and seen one after the other, else all K at once.
-
-        Returns:
-            Output with K + 1 exits and boxes [B, K, 4]. Of a video that left at exit e, exit_logits[:, e + 1 :]
-            and boxes[:, e:] are NaN and frame_index[:, e:] is -1; at exit 0 weights are NaN, too.
-
-        Gradients: to all weights that the result depends on and to floating-point frames.
-
-        Raises:
-            TypeError, ValueError: an input of another type or shape.
+        Without glance_frames the glance sees the candidates 1 + i (N // T0) for i = 0..T0-1, the last one where that is
+        beyond it. With a gate, patches are read and seen one after the other, else all K at once.
         """
         self.check_inputs(frames, glance_frames)
         exits = ExitLoop(gate, self.num_exits)
@@ -133,9 +118,7 @@ class UniAdaFocus(VideoModel):
 
         if gate is not None:
             decision = self.seen_alone(decision, exits.exit_index)
-        return Output(
-            exits.logits, exits.exit_logits, decision.frame_index, decision.boxes, decision.weights, glance_index
-        )
+        return self.output(exits, decision, glance_index)
 
     def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Stage: maps [B, T0, 1280, 7, 7] and features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""

@@ -155,15 +155,26 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
-        """Recognises B videos.
+        """Recognises B videos. Every network writes it out, so that it can be read from top to bottom in one file; what
+        they have in common is in the stages and helpers that it calls.
 
         Args:
-            frames: the candidates [B, N, 3, 224, 224], uint8 (0 to 255, normalised inside by ImageNet's mean
-                and standard deviation) or floating point (already normalised). Any strides, read in place.
-            glance_frames: [B, T0, 3, 224, 224] likewise, where they are sampled apart; None takes them from
-                the candidates.
-            gate: sorts the videos into those that leave at an early exit and those that go on, by its logits
-                [B, C] (see `ExitLoop`): `Thresholds`, or a function; None sends all on to the last exit.
+            frames: the candidates [B, N, 3, S, S] with S = frame_size, uint8 (0 to 255, normalised inside by ImageNet's
+                mean and standard deviation) or floating point (already normalised). Any strides, read in place.
+            glance_frames: [B, T0, 3, S, S] likewise, where they are sampled apart; None takes them from the candidates.
+                A network without a glance takes None alone.
+            gate: for a network with more than one exit, `Thresholds` of them; or a function that takes the logits
+                [B', C] of each exit but the last and returns an `adafocus_ops.ExitGate` (without capacity). A video in
+                `leave` answers there and costs nothing more; None sends all on to the last exit.
+
+        Returns:
+            Output. Of a video that left early, exit_logits of later exits and boxes of frames that nobody looked at
+            are NaN and frame_index is -1 there; weights are NaN if the policy was not asked.
+
+        Gradients: to all weights that the result depends on and to floating-point frames.
+
+        Raises:
+            TypeError, ValueError: an input of another type or shape.
         """
 
     def read(
@@ -265,6 +276,11 @@ class VideoModel(nn.Module, ABC):
         """Of all B videos, from that of the B' inside: NaN and -1 of those that have left."""
         weights, boxes = (exits.in_batch(x, torch.nan) for x in (decision.weights, decision.boxes))
         return Decision(weights, exits.in_batch(decision.frame_index, -1), boxes)
+
+    def output(self, exits: ExitLoop, decision: Decision, glance_index: Tensor | None) -> Output:
+        """What the model answers, once all have left: with the decision of all B videos."""
+        weights, frame_index, boxes, _ = decision
+        return Output(exits.logits, exits.exit_logits, frame_index, boxes, weights, glance_index)
 
     def seen_alone(self, decision: Decision, seen: Tensor) -> Decision:
         """Without the frames that nobody looked at: NaN and -1 beyond the first seen [B] of a video's n frames."""

@@ -45,23 +45,7 @@ class X3DClassifier(VideoModel):
         self.classifier = ClipHead(self.focus_encoder.out_channels, num_classes)
 
     def forward(self, frames: Tensor, glance_frames: None = None, *, gate: None = None) -> Output:
-        """Recognises B videos.
-
-        Args:
-            frames: [B, K, 3, S, S] with S of 160 (X3D-S), 224 (X3D-M) or 312 (X3D-L), uint8 (0 to 255, normalised
-                inside by ImageNet's mean and standard deviation) or floating point (already normalised). Any
-                strides, read in place.
-            glance_frames: None; there is no glance.
-            gate: None; there is one exit.
-
-        Returns:
-            Output with one exit; frame_index is 0..K-1, boxes are whole frames, weights are [B, 0].
-
-        Gradients: to all weights and to floating-point frames.
-
-        Raises:
-            TypeError, ValueError: an input of another type or shape.
-        """
+        """Recognises B videos, as `VideoModel.forward` says: boxes [B, 4] are whole frames, weights are [B, 0]."""
         require(gate is None, lambda: "gate must be None: this model has one exit")
         self.check_inputs(frames, glance_frames)
         patches = self.read_whole(frames, None, self.focus_encoder)  # [B * K, 3, S, S]
