@@ -11,7 +11,7 @@ from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
 from .checkpoints import beneath
 from .policies import GRU_LAYERS, fixed_corners, run_gru
-from .video_model import Configuration, Decision, Output, VideoModel
+from .video_model import Configuration, Decision, Output, VideoModel, check_same_frames
 
 # Table III, beside Table II.
 CONFIGURATIONS = tuple(
@@ -27,7 +27,8 @@ class AdaFocusV1(VideoModel):
     Args:
         num_classes: C; 200 in ActivityNet.
         patch_size: P, a patch's side in frame pixels; 96, 128 or 160.
-        num_focus_frames: K, which are the candidates and the glance frames as well; there are K exits.
+        num_focus_frames: K, of which there are K exits.
+        num_glance_frames, num_candidate_frames: None or K, since the glance sees the same frames, and all of them.
         num_places: of a patch, equally spaced on a square; 25, 36, 49 or 64 in the published code.
 
     Source: Wang et al., AdaFocus, 2021; Uni-AdaFocus, Table III and Figure 10.
@@ -50,8 +51,17 @@ class AdaFocusV1(VideoModel):
     }
 
     def __init__(
-        self, num_classes: int = 200, patch_size: int = 128, num_focus_frames: int = 16, num_places: int = 49
+        self,
+        num_classes: int = 200,
+        patch_size: int = 128,
+        num_glance_frames: int | None = None,
+        num_focus_frames: int = 16,
+        num_candidate_frames: int | None = None,
+        num_places: int = 49,
     ) -> None:
+        check_same_frames(
+            num_focus_frames, num_glance_frames=num_glance_frames, num_candidate_frames=num_candidate_frames
+        )
         super().__init__(
             MobileNetV2(),
             ResNet50(),

@@ -9,7 +9,7 @@ from ..exits import ExitLoop, Gate
 from .adafocus_v1 import AdaFocusV1, published_policy
 from .checkpoints import beneath
 from .policies import at_least_float32, fixed_corners, state_encoder
-from .video_model import Configuration, Decision, Output, VideoModel
+from .video_model import Configuration, Decision, Output, VideoModel, check_same_frames
 
 # Figure 11, beside Table IV.
 CONFIGURATIONS = tuple(
@@ -28,7 +28,8 @@ class AdaFocusV1TSM(VideoModel):
         num_classes: C; 174 in Something-Something V1 and V2.
         patch_size: P, a patch's side in frame pixels; 144, 160 or 176.
         num_glance_frames: T0.
-        num_focus_frames: K, which are the candidates.
+        num_focus_frames: K.
+        num_candidate_frames: None or K, since all of them are looked at.
 
     Source: Wang et al., AdaFocus, 2021; Uni-AdaFocus, Figure 11.
     """
@@ -50,7 +51,9 @@ class AdaFocusV1TSM(VideoModel):
         patch_size: int = 144,
         num_glance_frames: int = 8,
         num_focus_frames: int = 12,
+        num_candidate_frames: int | None = None,
     ) -> None:
+        check_same_frames(num_focus_frames, num_candidate_frames=num_candidate_frames)
         super().__init__(
             MobileNetV2(num_glance_frames),
             ResNet50(num_focus_frames),

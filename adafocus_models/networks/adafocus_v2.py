@@ -10,7 +10,7 @@ from ..exits import ExitLoop, Gate
 from .checkpoints import beneath
 from .heads import MaxPoolingHead
 from .policies import GRU_LAYERS, at_least_float32, fixed_boxes, run_gru, state_encoder
-from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, check_same_frames
 
 # Table III, beside Table II; GFLOPs of the published models.
 CONFIGURATIONS = tuple(
@@ -28,7 +28,8 @@ class AdaFocusV2(VideoModel):
     Args:
         num_classes: C; 200 in ActivityNet.
         patch_size: P, a patch's side in frame pixels; 96, 128 or 160.
-        num_focus_frames: K, which are the candidates and the glance frames as well; there are K exits.
+        num_focus_frames: K, of which there are K exits.
+        num_glance_frames, num_candidate_frames: None or K, since the glance sees the same frames, and all of them.
 
     Source: Wang et al., AdaFocus V2, 2022; Uni-AdaFocus, Table III and Figure 10.
     """
@@ -42,7 +43,17 @@ class AdaFocusV2(VideoModel):
     }
     published_extras = ("global_CNN.classifier.", "local_CNN.fc.")  # of ImageNet's 1000 classes
 
-    def __init__(self, num_classes: int = 200, patch_size: int = 128, num_focus_frames: int = 16) -> None:
+    def __init__(
+        self,
+        num_classes: int = 200,
+        patch_size: int = 128,
+        num_glance_frames: int | None = None,
+        num_focus_frames: int = 16,
+        num_candidate_frames: int | None = None,
+    ) -> None:
+        check_same_frames(
+            num_focus_frames, num_glance_frames=num_glance_frames, num_candidate_frames=num_candidate_frames
+        )
         super().__init__(
             MobileNetV2(),
             ResNet50(),

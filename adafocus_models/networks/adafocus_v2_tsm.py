@@ -8,7 +8,7 @@ from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
 from .checkpoints import beneath
 from .policies import at_least_float32, fixed_boxes, state_encoder
-from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, check_same_frames
 
 # Figure 11, beside Table IV; GFLOPs of the published models.
 CONFIGURATIONS = tuple(
@@ -27,7 +27,8 @@ class AdaFocusV2TSM(VideoModel):
         num_classes: C; 174 in Something-Something V1 and V2.
         patch_size: P, a patch's side in frame pixels; 128, 144, 160 or 176.
         num_glance_frames: T0.
-        num_focus_frames: K, which are the candidates.
+        num_focus_frames: K.
+        num_candidate_frames: None or K, since all of them are looked at.
 
     Source: Wang et al., AdaFocus V2, 2022; Uni-AdaFocus, Figure 11.
     """
@@ -46,7 +47,9 @@ class AdaFocusV2TSM(VideoModel):
         patch_size: int = 128,
         num_glance_frames: int = 8,
         num_focus_frames: int = 12,
+        num_candidate_frames: int | None = None,
     ) -> None:
+        check_same_frames(num_focus_frames, num_candidate_frames=num_candidate_frames)
         super().__init__(
             MobileNetV2(num_glance_frames),
             ResNet50(num_focus_frames),

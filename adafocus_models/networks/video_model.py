@@ -77,6 +77,15 @@ class Decision(NamedTuple):
 _register_namedtuple(Output, serialized_type_name="adafocus_models.Output")
 
 
+def check_same_frames(num_focus_frames: int, **counts: int | None) -> None:
+    """Raises ValueError unless every other number of frames is None or num_focus_frames, of a network that has one."""
+    for name, count in counts.items():
+        require(
+            count in (None, num_focus_frames),
+            lambda name=name, count=count: f"{name} must equal num_focus_frames={num_focus_frames}, got {count}",
+        )
+
+
 class VideoModel(nn.Module, ABC):
     """A network that sees videos: with a glance encoder on whole frames, a focus encoder on patches, or both.
 

@@ -200,6 +200,15 @@ def test_overrides():
         create_model("uni_adafocus_tsm", patch_sise=96)
 
 
+@pytest.mark.parametrize("name", ["adafocus_v1", "adafocus_v2", "adafocus_v1_tsm", "adafocus_v2_tsm"])
+def test_networks_that_look_at_all_candidates(name):
+    with torch.device("meta"):
+        model = create_model(name, num_focus_frames=4, num_candidate_frames=4)
+        assert model.num_candidate_frames == 4
+        with pytest.raises(ValueError, match="num_candidate_frames must equal num_focus_frames=4, got 12"):
+            create_model(name, num_focus_frames=4, num_candidate_frames=12)
+
+
 def test_unknown_name():
     with pytest.raises(ValueError, match="got 'uni_adafocus_tsm_64'") as error:
         create_model("uni_adafocus_tsm_64")
