@@ -7,6 +7,7 @@ def throughput_record(case: str, videos_per_s: float, **changes) -> dict:
     return {
         "what": "throughput",
         "case": case,
+        "table": "IV",
         "mode": "inference",
         "layout": "channels_last",
         "device": "Made-up CPU",

@@ -48,6 +48,9 @@ def test_a_missing_video_is_said_to_be_missing(video, installed, monkeypatch, ca
     assert f"error: there is no file {video}, nor a clip that ships with a package (" in capsys.readouterr().err
 
 
+NAMES = models.NAMES["IV"]
+
+
 # --- one configuration alone ------------------------------------------------------------------------------------------
 
 
@@ -59,14 +62,14 @@ def titles(monkeypatch, tmp_path, records: list) -> str:
     texts = []
     monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: texts.append(text))
     monkeypatch.setattr(Axes, "bar_label", lambda self, bars, labels, **_: texts.extend(labels))
-    plots.plot_throughput(records, tmp_path, models.NAMES)
+    plots.plot_throughput(records, tmp_path, NAMES)
     return " ".join(texts)
 
 
 @pytest.mark.parametrize("case", ["tsm_plus_8+8", "uni_adafocus_tsm_96_8+8"])
 def test_one_configuration_alone_has_no_ratio(case, monkeypatch, tmp_path):
-    alone = [throughput_record(case, 12.0, ratios={case: 1.0} if case == models.NAMES.rival else {})]
-    table = tables.throughput_table(alone, models.NAMES)
+    alone = [throughput_record(case, 12.0, ratios={case: 1.0} if case == NAMES.rival else {})]
+    table = tables.throughput_table(alone, NAMES)
     assert table.columns == ["model", "frames", "patch", "GFLOPs (paper)", "videos/s", "paper, RTX 3090"]
     assert table.lines == [[case, "8+8", "96", "8.8 (8.8)", "12", "569.4"]]
     drawn = titles(monkeypatch, tmp_path, alone)
@@ -78,7 +81,7 @@ def test_one_configuration_alone_has_no_ratio(case, monkeypatch, tmp_path):
 def test_beside_the_rival_there_is_one(monkeypatch, tmp_path):
     rival = throughput_record("tsm_plus_8+8", 4.0, ratios={"tsm_plus_8+8": 1.0})
     both = [rival, throughput_record("uni_adafocus_tsm_96_8+8", 12.0, ratios={"tsm_plus_8+8": 3.0})]
-    table = tables.throughput_table(both, models.NAMES)
+    table = tables.throughput_table(both, NAMES)
     assert table.columns[5] == "times TSM+ (paper)"
     assert [line[5] for line in table.lines] == ["1.00 (2.61)", "3.00 (2.61)"]
     assert "ratio to TSM+" in titles(monkeypatch, tmp_path, both)

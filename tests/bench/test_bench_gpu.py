@@ -134,7 +134,7 @@ def test_sanitized_tests_exist():
 
 def test_commands_of_the_open_checks_exist():
     commands = re.findall(r"`python (bench/\w+\.py[^`]*)`", (environment.ROOT / "bench" / "GPU_CHECKS.md").read_text())
-    assert len(commands) > 10
+    assert len(commands) >= 10
     scripts = {
         "ops": ops.parse,
         "gpu": gpu.parse,

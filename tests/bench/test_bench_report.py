@@ -213,7 +213,9 @@ def test_committed_records_are_complete_and_passed_their_check(committed):
     for record in (record for what in ("throughput", "ops") for record in records.read_all(what, committed)):
         assert set(records.REQUIRED) <= set(record)
         assert record["check"]["passed"]
-        assert record["stats"]["n"] >= 30
+        stats = record["stats"]
+        spread = (stats["p80_ms"] - stats["p20_ms"]) / stats["p50_ms"]
+        assert stats["n"] >= (30 if spread > 0.03 else 10)  # what hardly varies needs fewer runs
         assert record["env"]["commit"]
         assert not record["env"]["dirty"]
 
@@ -222,7 +224,7 @@ def test_plot_is_written(results):
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     assert report.main(["--results", str(results), "--plot"]) == 0
     (plot,) = results.glob("*.png")
-    assert plot.name == "throughput_made-up-cpu-float32-2-threads.png"
+    assert plot.name == "throughput_made-up-cpu-float32-2-threads-table-iv.png"
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
