@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def manifest(architecture: str = "uni_adafocus_tsm") -> dict[str, tuple[int, ...
     return {name: tuple(entry["shape"]) for name, entry in entries.items()}
 
 
-@cache
+@lru_cache(maxsize=1)  # each takes a third of a gigabyte
 def published_weights(architecture: str = "uni_adafocus_tsm") -> dict[str, Tensor]:
     """The oracles' weights under their published names; not to be written to."""
     shapes = manifest(architecture)
@@ -120,7 +120,7 @@ class Case:
         return model.eval().to(dtype)
 
 
-@cache
+@lru_cache(maxsize=1)
 def load_case(name: str) -> Case:
     path = ORACLES / "models" / name
     info = json.loads(path.with_suffix(".json").read_text())
