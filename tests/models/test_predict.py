@@ -199,7 +199,7 @@ def test_predict_runs_the_model_on_the_sampled_frames(folder):
     [
         (["missing.mp4"], "missing.mp4 does not exist"),
         (["notes.txt"], "notes.txt cannot be read as a video"),
-        (["frames", "--model", "uni_adafocus"], "name must be one of .*tsm_plus_8"),
+        (["frames", "--model", "uni_adafocus_64"], "name must be one of .*tsm_plus_8"),
         (["frames", "--labels", "empty.txt"], "empty.txt must have a line for each class, but it is empty"),
         (["frames", "--labels", "missing.txt"], "No such file or directory: 'missing.txt'"),
         (["frames", "--labels", "blank.txt"], "blank.txt must have one class name .* but line 2 is empty"),
