@@ -35,11 +35,11 @@ def multiply_adds(model: VideoModel) -> dict[str, int]:
     Source: Uni-AdaFocus, Tables II to V.
     """
     model = _checked(model)
-    counts, spent = _count_on_meta(model)
+    counts, _ = _count_on_meta(model)
     result = {stage: sum(counts[name] for name in names) for stage, names in model.stage_modules.items()}
     result["total"] = sum(result.values())
-    if spent:
-        result["exit0"] = spent[0]
+    if model.has_early_exit:
+        _, (result["exit0"],) = _count_on_meta(model, leaves=True)
     return result
 
 
@@ -53,14 +53,15 @@ def exit_costs(model: VideoModel) -> list[int]:
         TypeError: another module.
     """
     model = _checked(model)
-    _, spent = _count_on_meta(model)
+    _, spent = _count_on_meta(model, leaves=False)
     return [*spent, multiply_adds(model)["total"]]
 
 
-def _count_on_meta(model: VideoModel) -> tuple[Counter, list[int]]:
-    """Child module -> multiply-adds, of one video that goes to the last exit; and what it has cost at each before.
+def _count_on_meta(model: VideoModel, leaves: bool | None = None) -> tuple[Counter, list[int]]:
+    """Child module -> multiply-adds, of one video; and what it has cost at each exit where a gate was asked.
 
-    On meta tensors only shapes are computed; the reference backend runs on any device.
+    The gate lets it leave at once, or never, going through one exit after the other; None for no gate, which takes
+    all frames at once. On meta tensors only shapes are computed; the reference backend runs on any device.
     """
     counts, spent = Counter(), []
     hooks = [
@@ -70,22 +71,23 @@ def _count_on_meta(model: VideoModel) -> tuple[Counter, list[int]]:
         if isinstance(module, COUNTED)
     ]
 
-    def nobody_leaves(logits: Tensor) -> ExitGate:
+    def gate(logits: Tensor) -> ExitGate:
         spent.append(counts.total())
-        keep = torch.arange(logits.shape[0], device=logits.device)
-        return ExitGate(score=None, exited=None, keep=keep, leave=keep[:0], counts=None)
+        rows = torch.arange(logits.shape[0], device=logits.device)
+        keep, leave = (rows[:0], rows) if leaves else (rows, rows[:0])
+        return ExitGate(score=None, exited=None, keep=keep, leave=leave, counts=None)
 
     size = (3, model.frame_size, model.frame_size)
     frames = torch.empty(1, model.num_candidate_frames, *size, device="meta")
     glance_frames = torch.empty(1, model.num_glance_frames, *size, device="meta") if model.has_glance else None
     weights = {name: value.to("meta") for name, value in model.state_dict().items()}
-    gate = {"gate": nobody_leaves} if model.has_early_exit else {}
+    chosen = gate if leaves is not None and model.has_early_exit else None
     training = model.training
     try:
         model.eval()
         # Encoders that are compiled themselves call their hooks only where nothing is compiled.
         with torch.no_grad(), adafocus_ops.use_backend("reference"), torch.compiler.set_stance("force_eager"):
-            torch.func.functional_call(model, weights, (frames, glance_frames), gate)
+            torch.func.functional_call(model, weights, (frames, glance_frames), {"gate": chosen})
     finally:
         model.train(training)
         for hook in hooks:

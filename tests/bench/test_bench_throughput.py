@@ -55,13 +55,12 @@ def test_all_is_every_table_or_one():
     assert models.select([UNI, "x3d_s_13"], None, "V") == [parse("x3d_s_13")]
 
 
-@pytest.mark.parametrize("name", models.PAPER)
+@pytest.mark.parametrize("name", [name for name in models.PAPER if "/exit=" in name or name.endswith("_8+8")])
 def test_counted_gflops_are_the_papers(name):
     case = parse(name)
     with torch.device("meta"):
         model = create_model(case.model)
-    if models.PAPER[name]:  # AdaFocusV1's are not stated
-        assert models.gflops(model, case.exit_ratio) == pytest.approx(models.PAPER[name].gflops, abs=0.06)
+    assert models.gflops(model, case.exit_ratio) == pytest.approx(models.PAPER[name].gflops, abs=0.06)
 
 
 def test_gflops_of_videos_that_all_leave_are_those_of_the_glance():

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from oracle_models import MANIFESTS, SMALL, fill, manifest, published_weights, small, small_model
+from oracle_models import MANIFESTS, SMALL, fill, manifest, published_weights, small_model
 
 from adafocus_models import X3D, MobileNetV2, ResNet50, UniAdaFocusTSM, architectures, create_model, load_backbone
 from adafocus_models.networks.checkpoints import published_names
@@ -103,7 +103,7 @@ def test_published_parts(architecture, whole):
 
 def test_files_of_slowfast():
     """X3D's own, whose names ours are, and its encoder within Uni-AdaFocus-X3D."""
-    first = fill(create_model("x3d_s", num_classes=5))
+    first = create_model("x3d_s", num_classes=5)
     published = {theirs: first.state_dict()[ours] for ours, theirs in published_names(first).items()}
     assert {"s1.pathway0_stem.conv_xy.weight", "head.conv_5.weight", "head.lin_5.weight"} <= set(published)
     second = create_model("x3d_s", num_classes=5)
@@ -130,9 +130,11 @@ def test_published_file(tmp_path, name, wrap):
 @pytest.mark.parametrize("architecture", architectures())
 def test_round_trip(tmp_path, architecture):
     pytest.importorskip("safetensors", reason="our format needs safetensors")
-    first = small(architecture, torch.float32).to(memory_format=torch.channels_last)
+    first = create_model(architecture, num_classes=6, **SMALL[architecture]).to(memory_format=torch.channels_last)
     first.save_checkpoint(tmp_path / "model.safetensors")
-    second = create_model(architecture, num_classes=6, **SMALL[architecture]).to(memory_format=torch.channels_last)
+    with torch.device("meta"):
+        second = create_model(architecture, num_classes=6, **SMALL[architecture])
+    second = second.to_empty(device="cpu").to(memory_format=torch.channels_last)
     second.load_checkpoint(tmp_path / "model.safetensors")
     assert not next(second.focus_encoder.parameters()).is_contiguous()
     for name, value in first.state_dict().items():
