@@ -120,10 +120,14 @@ class Case:
         return model.eval().to(dtype)
 
 
+def load_info(name: str) -> dict[str, Any]:
+    """All about a case but its arrays."""
+    return json.loads((ORACLES / "models" / f"{name}.json").read_text())
+
+
 @lru_cache(maxsize=1)
 def load_case(name: str) -> Case:
-    path = ORACLES / "models" / name
-    info = json.loads(path.with_suffix(".json").read_text())
+    info = load_info(name)
     config, seed, batch = info["config"], info["seed"], info["batch"]
     if isinstance(info["input_checksum"], dict):
         candidates = config.get("num_input_focus_segments", config["num_focus_segments"])
@@ -137,7 +141,7 @@ def load_case(name: str) -> Case:
     return Case(
         architecture=info["arch"],
         config=config,
-        arrays=dict(np.load(path.with_suffix(".npz"))),
+        arrays=dict(np.load(ORACLES / "models" / f"{name}.npz")),
         float32_error=info["max_abs_difference_float32_vs_float64"],
         inputs=[torch.from_numpy(clip) for clip in clips.values()],
     )

@@ -127,7 +127,7 @@ def test_published_file(tmp_path, name, wrap):
         assert torch.equal(model.state_dict()[ours], published_weights()[theirs])
 
 
-@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize("architecture", [name for name in architectures() if name not in ("x3d_m", "x3d_l")])
 def test_round_trip(tmp_path, architecture):
     pytest.importorskip("safetensors", reason="our format needs safetensors")
     first = create_model(architecture, num_classes=6, **SMALL[architecture]).to(memory_format=torch.channels_last)

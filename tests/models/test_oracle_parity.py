@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from oracle_models import CASES, Case, load_case, record_stages
+from oracle_models import CASES, Case, load_case, load_info, record_stages
 from torch import Tensor
 
 from adafocus_models import VideoModel
 
+# One case of each network; the others, of other sizes, are slow: run with -m slow.
+ONE_OF_EACH = {load_info(name)["arch"]: name for name in CASES}.values()  # of the smallest patches
+CASES_BY_SPEED = [pytest.param(name, marks=[] if name in ONE_OF_EACH else pytest.mark.slow) for name in CASES]
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -121,14 +124,14 @@ def compared(case: Case, dtype: torch.dtype, memory_format: str) -> dict[str, tu
     return {name: (found[name], want[name]) for name in common}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES_BY_SPEED)
 def test_float64(name):
     pairs = compared(load_case(name), torch.float64, "contiguous")
     error = {key: np.linalg.norm(found - want) / np.linalg.norm(want) for key, (found, want) in pairs.items()}
     assert max(error.values()) <= 1e-7, error
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES_BY_SPEED)
 def test_float32(name):
     """At most twice as far from the float64 run as the published code in float32."""
     case = load_case(name)
