@@ -15,14 +15,13 @@ import torch
 from adafocus_ops.checks import require
 
 from .class_names import read_class_names
-from .data import Clip, read_clip
+from .data import Clip, read_clip, short_side_for
 from .exits import Gate, Thresholds
 from .networks import Output, VideoModel
 from .pictures import contact_sheet, write_video
 from .registry import create_model, list_models
 
 OVERLAYS = (".png", ".mp4")
-SHORT_SIDE = 256  # of a video whose frames are cut to 224 pixels; others in proportion, as published
 RANDOM_WEIGHTS = "random weights: the prediction means nothing"
 
 
@@ -42,9 +41,10 @@ def predict(model: VideoModel, path: str | Path, *, gate: Gate | None = None) ->
         OSError, ValueError: as `read_clip`.
     """
     require(not model.training, lambda: "model must be in evaluation mode: call model.eval()")
-    short_side = model.frame_size * SHORT_SIDE // VideoModel.frame_size
     counts = model.num_candidate_frames, model.num_glance_frames
-    candidates, glance = read_clip(path, *counts, frame_size=model.frame_size, short_side=short_side)
+    candidates, glance = read_clip(
+        path, *counts, frame_size=model.frame_size, short_side=short_side_for(model.frame_size)
+    )
     device = next(model.parameters()).device
     glance_frames = glance.frames[None].to(device) if model.num_glance_frames else None
     with torch.inference_mode():

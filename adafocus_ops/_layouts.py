@@ -1,5 +1,7 @@
 """Layouts of images in memory: a result has that of what it was made from."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,3 +37,10 @@ def empty_clips(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channe
     """Uninitialised clips [N, C, T, H, W] on the device of `like`."""
     memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
     return torch.empty(shape, dtype=dtype, device=like.device, memory_format=memory_format)
+
+
+def convolved_size(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> list[int]:
+    """The places that a convolution has on each axis."""
+    return [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True)]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import _vmap
-from ._layouts import empty_clips, empty_images, memory_format_of
+from ._layouts import convolved_size, empty_clips, empty_images, memory_format_of
 
 
 class Part(NamedTuple):
@@ -100,7 +100,7 @@ def _temporal_shift_fwd(x, num_frames, fold, inverse) -> Tensor:
 def _depthwise_conv3d_fwd(x, weight, bias, *rest) -> Tensor:
     *strides_and_paddings, channels_last = rest
     stride, padding = strides_and_paddings[:3], strides_and_paddings[3:]
-    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)]
+    size = convolved_size(x.shape[2:], weight.shape[2:], stride, padding)
     return empty_clips(x, (*x.shape[:2], *size), x.dtype, channels_last)
 
 

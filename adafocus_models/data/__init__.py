@@ -4,8 +4,8 @@ Needs PyAV and Pillow: pip install "adafocus[video]".
 """
 
 try:
-    from .clips import Clip, read_clip, segment_centres
+    from .clips import Clip, read_clip, segment_centres, short_side_for
 except ImportError as error:
     raise ImportError(f'reading videos needs PyAV and Pillow ({error}): pip install "adafocus[video]"') from error
 
-__all__ = ["Clip", "read_clip", "segment_centres"]
+__all__ = ["Clip", "read_clip", "segment_centres", "short_side_for"]

@@ -104,6 +104,11 @@ def read_clip(
     return clip(num_candidate_frames), clip(num_glance_frames)
 
 
+def short_side_for(frame_size: int) -> int:
+    """The short side that frames of this size are cut from as published: 256 for 224, others in proportion."""
+    return frame_size * 256 // 224
+
+
 def _existing(path: str | Path) -> Path:
     """The path, if a file or folder is there."""
     require(str(path) != "", lambda: "path must name a video file or a folder of frames, got ''")

@@ -38,7 +38,7 @@ def multiply_adds(model: VideoModel) -> dict[str, int]:
     counts, _ = _count_on_meta(model)
     result = {stage: sum(counts[name] for name in names) for stage, names in model.stage_modules.items()}
     result["total"] = sum(result.values())
-    if model.has_early_exit:
+    if model.num_exits > 1:
         _, (result["exit0"],) = _count_on_meta(model, leaves=True)
     return result
 
@@ -81,7 +81,7 @@ def _count_on_meta(model: VideoModel, leaves: bool | None = None) -> tuple[Count
     frames = torch.empty(1, model.num_candidate_frames, *size, device="meta")
     glance_frames = torch.empty(1, model.num_glance_frames, *size, device="meta") if model.has_glance else None
     weights = {name: value.to("meta") for name, value in model.state_dict().items()}
-    chosen = gate if leaves is not None and model.has_early_exit else None
+    chosen = gate if leaves is not None and model.num_exits > 1 else None
     training = model.training
     try:
         model.eval()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .._layouts import empty_clips
+from .._layouts import convolved_size, empty_clips
 
 
 def fwd(
@@ -28,7 +28,7 @@ def fwd(
     """x [N, C, T, H, W], weight [C, 1, kt, kh, kw], bias [C]: [N, C, To, Ho, Wo] in x's dtype."""
     stride, padding = (stride_t, stride_h, stride_w), (padding_t, padding_h, padding_w)
     kernel = weight.shape[2:]
-    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[2:], kernel, stride, padding, strict=True)]
+    size = convolved_size(x.shape[2:], kernel, stride, padding)
     padded = _padded(x.to(weight.dtype), padding)
     total = weight.new_zeros((*x.shape[:2], *size))
     if bias is not None:

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._layouts import empty_clips
+from .._layouts import convolved_size, empty_clips
 from .launch import Strided, blocks, constants, launch, power_of_2
 
 BLOCK = 512  # elements: four for each thread
@@ -143,9 +143,7 @@ def fwd(
     channels_last: bool,
 ) -> Tensor:
     steps = (stride_t, stride_h, stride_w, padding_t, padding_h, padding_w)
-    size = [
-        (n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[2:], weight.shape[2:], steps[:3], steps[3:], strict=True)
-    ]
+    size = convolved_size(x.shape[2:], weight.shape[2:], steps[:3], steps[3:])
     y = empty_clips(x, (*x.shape[:2], *size), x.dtype, channels_last)
     return _run(y, x, weight, bias, steps, forward=True)
 

@@ -33,7 +33,6 @@ NAMES = {
 }
 
 CHECKED_VIDEOS = 4
-SHORT_SIDE = 256  # of a video whose frames are cut to 224 pixels
 STEP = 16  # pixels by which a video of the batch is moved against the one before it
 DEFAULT_BATCH = {"cpu": 2, "cuda": 128}
 EXIT_RATIO_TOLERANCE = 0.02  # distance of whole videos of a default batch from the exit ratio that is asked for
@@ -147,13 +146,12 @@ def clips_from(video: str | None) -> Clips:
         return lambda size, *counts: tuple(
             torch.randint(256, (count, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2) for count in counts
         )
-    from adafocus_models.data import read_clip  # needs a decoder, which --synthetic does without
+    from adafocus_models.data import read_clip, short_side_for  # needs a decoder, which --synthetic does without
 
     path = Path(video) if Path(video).exists() else _sample_clip_or_missing(video)
 
     def read(size: int, *counts: int) -> tuple[Tensor, Tensor]:
-        larger = size * SHORT_SIDE // VideoModel.frame_size
-        return tuple(clip.frames for clip in read_clip(path, *counts, frame_size=size, short_side=larger))
+        return tuple(clip.frames for clip in read_clip(path, *counts, frame_size=size, short_side=short_side_for(size)))
 
     return read
 

@@ -252,6 +252,16 @@ def test_costs_of_the_exits_are_the_published_table(size, models):
     assert found == pytest.approx(tables["uni_adafocus"][size], rel=0.003)
 
 
+@pytest.mark.parametrize("name", ["adafocus_v1", "adafocus_v2"])
+def test_costs_of_a_network_of_one_frame(name):
+    """Which then has one exit."""
+    with torch.device("meta"):
+        model = create_model(name, num_focus_frames=1)
+    counts = multiply_adds(model)
+    assert "exit0" not in counts
+    assert exit_costs(model) == [counts["total"]]
+
+
 def test_multiply_adds_leaves_the_model_as_it_was():
     model = small_model(torch.float32).train()
     before = copy.deepcopy(model.state_dict())
