@@ -6,6 +6,7 @@ from torch import Tensor
 from . import backends
 from ._autograd import differentiable
 from ._gather_rows import MAX_DIMS, as_integers, check_any_dtype, check_index
+from ._memory import check_apart, mark_written
 from ._overridable import overridable
 from .checks import check_same_device, check_tensor, checks_values, describe, require
 
@@ -57,38 +58,21 @@ def scatter_rows(
         lambda: "scatter_rows has no gradient: use torch.no_grad(), or Tensor.index_copy",
         RuntimeError,
     )
-    _check_memory(out, index, rows, count)
+    check_apart(out, index=index, count=count)
+    if checks_values(out):
+        _check_rows_apart(out, rows)
     kernel = backends.kernel("scatter_rows", "fwd", backends.choose("scatter_rows", out.device.type, backend))
     kernel(as_integers(out), index, as_integers(rows.detach()), count)
-    if not torch.compiler.is_compiling() and not out.is_inference():
-        torch.autograd.graph.increment_version(out)  # kernels write where autograd does not look
+    mark_written(out)
     return out
 
 
-def _check_memory(out: Tensor, index: Tensor, rows: Tensor, count: Tensor | None) -> None:
-    """What is read must not change while `out` is written."""
-    if torch.compiler.is_compiling():
-        return
-    for name, value in (("index", index), ("count", count)):
-        apart = value is None or not torch._C._is_alias_of(out, value) or not _meet(_extent(out), _extent(value))
-        require(apart, lambda name=name: f"{name} must not share memory with out, which is written to")
-    if not checks_values(out):
-        return
+def _check_rows_apart(out: Tensor, rows: Tensor) -> None:
+    """Debug mode: each element that is written has memory of its own."""
     written = _addresses(out)
     require(written.unique().numel() == out.numel(), lambda: "out must not have elements that share memory")
     apart = not torch._C._is_alias_of(out, rows) or not torch.isin(_addresses(rows), written).any()
     require(bool(apart), lambda: "rows must not share memory with out, which is written to")
-
-
-def _extent(tensor: Tensor) -> tuple[int, int]:
-    """The first element in its storage, and the one after the last."""
-    start = tensor.storage_offset()
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return start, start + reach + (tensor.numel() > 0)
-
-
-def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return a[0] < b[1] and b[0] < a[1]
 
 
 def _addresses(tensor: Tensor) -> Tensor:

@@ -50,6 +50,13 @@ def test_out_must_not_be_its_own_index_or_count(request, backend):
     index = torch.tensor([1, 0, 0, 5], device=device)
     scatter_rows(index[2:], index[:2], rows[:2], backend=backend)
     assert index.tolist() == [1, 0, 8, 9]
+    # Bytes count, not elements: four numbers of 64 bits reach over the first eight of 32.
+    words = memory.view(torch.int32)
+    with pytest.raises(ValueError, match="index must not share memory with out"):
+        scatter_rows(words[6:], memory, words.new_zeros(4), backend=backend)
+    scatter_rows(words[2:], memory[:1], words.new_ones(1), backend=backend)
+    # No rows share no memory, wherever they begin.
+    scatter_rows(memory[2:2], memory, rows.new_zeros(4), backend=backend)
 
 
 @pytest.mark.usefixtures("debug")
