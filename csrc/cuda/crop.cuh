@@ -154,12 +154,19 @@ AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
   }
 }
 
-// True for images that are dense in one of the two layouts, as those that the library allocates are.
+// True for images that are dense in one of the two layouts, as those that the library allocates are; a stride
+// that nothing steps by may be any.
 inline bool is_dense(const ImageBatch& images) {
   const int64_t c = images.channels, h = images.height, w = images.width;
-  const bool interleaved = images.stride_c == 1 && images.stride_x == c && images.stride_y == w * c;
-  const bool planes = images.stride_x == 1 && images.stride_y == w && images.stride_c == h * w;
-  return images.lead_dims == 1 && (interleaved || planes) && images.lead_stride[0] == c * h * w;
+  const auto steps = [](int64_t size, int64_t stride, int64_t to_next) {
+    return size == 1 || stride == to_next;
+  };
+  const bool interleaved =
+      steps(c, images.stride_c, 1) && steps(w, images.stride_x, c) && steps(h, images.stride_y, w * c);
+  const bool planes =
+      steps(w, images.stride_x, 1) && steps(h, images.stride_y, w) && steps(c, images.stride_c, h * w);
+  return images.lead_dims == 1 && (interleaved || planes) &&
+         steps(images.count, images.lead_stride[0], c * h * w);
 }
 
 }  // namespace adafocus
