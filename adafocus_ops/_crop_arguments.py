@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._layouts import MAX_FRAME_DIMS, is_channels_last
+from ._layouts import MAX_FRAME_DIMS, is_channels_last, is_dense
 from .checks import (
     FLOAT_DTYPES,
     INDEX_DTYPES,
@@ -23,6 +23,8 @@ from .checks import (
 
 FRAME_DTYPES = (torch.uint8, *FLOAT_DTYPES)
 PADDINGS = ("zeros", "border")
+LAYOUTS = (torch.contiguous_format, torch.channels_last)  # of a result
+LIKE_ANOTHER = (None, torch.preserve_format)  # a memory format that is left to the frames, or to `out`
 
 
 def check_arguments(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, padding: str) -> None:
@@ -99,10 +101,31 @@ def _check_values(frames: Tensor, boxes: Tensor, frame_index: Tensor | None) -> 
 
 def wants_channels_last(frames: Tensor, memory_format: torch.memory_format | None) -> bool:
     """Tells if the result is channels_last: as asked, else like the frames."""
-    if memory_format in (None, torch.preserve_format):
-        return is_channels_last(frames)
+    _check_memory_format(memory_format)
+    return is_channels_last(frames) if memory_format in LIKE_ANOTHER else memory_format == torch.channels_last
+
+
+def _check_memory_format(memory_format: torch.memory_format | None) -> None:
     require(
-        memory_format in (torch.contiguous_format, torch.channels_last),
+        memory_format in (*LIKE_ANOTHER, *LAYOUTS),
         lambda: f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}",
     )
-    return memory_format == torch.channels_last
+
+
+def check_out(
+    out: Tensor,
+    frames: Tensor,
+    shape: tuple[int, ...],
+    out_dtype: torch.dtype | None,
+    memory_format: torch.memory_format | None,
+) -> None:
+    """`out` must be as a result would be that is made for this call: of its shape, device, dtype and layout."""
+    check_tensor("out", out, FRAME_DTYPES if out_dtype is None else (out_dtype,))
+    require(tuple(out.shape) == shape, lambda: f"out must be [K, C, P_h, P_w] = {shape}, got {describe(out)}")
+    check_same_device("out", out, "frames", frames)
+    _check_memory_format(memory_format)
+    layouts = LAYOUTS if memory_format in LIKE_ANOTHER else (memory_format,)
+    require(
+        any(is_dense(out, layout) for layout in layouts),
+        lambda: f"out must be {' or '.join(map(str, layouts))} without gaps, got strides {out.stride()}",
+    )

@@ -11,6 +11,8 @@ from . import backends
 from ._affine import affine_of
 from ._autograd import differentiable, gradient
 from ._layouts import is_channels_last
+from ._memory import check_apart, mark_written
+from .checks import require
 
 
 class CropCall(NamedTuple):
@@ -61,16 +63,53 @@ def run(
     std: Any,
 ) -> Tensor:
     """The call's result, differentiable if it may be."""
-    compute = torch.float64 if torch.float64 in (frames.dtype, boxes.dtype) else torch.float32
-    affine = affine_of(mean, std, frames, compute)  # [2, C] or None
-    boxes = boxes.to(compute).contiguous()  # sets the dtype of all arithmetic, [K, 4]
-    if frame_index is not None:
-        frame_index = frame_index.contiguous()
+    boxes, frame_index, affine = _as_kernels_take(frames, boxes, frame_index, mean, std)
     if out_dtype.is_floating_point and differentiable(call.op, frames, boxes):
         return _Crop.apply(frames, boxes, frame_index, affine, call)
-    if frames.requires_grad or boxes.requires_grad:  # integer output, or no_grad: nothing is differentiated
-        frames, boxes = frames.detach(), boxes.detach()
-    return call.fwd(frames, boxes, frame_index, affine)
+    return call.fwd(*_detached(frames, boxes), frame_index, affine)
+
+
+def run_into(
+    out: Tensor,
+    op: str,
+    backend: str,
+    frames: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    mean: Any,
+    std: Any,
+    **how: Any,
+) -> Tensor:
+    """`out` with an op's result in it, which has no gradient; `how` are the arguments of the part "fwd_out" besides its
+    tensors."""
+    require(
+        not (out.is_floating_point() and differentiable(op, frames, boxes, out)),
+        lambda: f"{op} has no gradient with out=: use torch.no_grad(), or leave out= away",
+        RuntimeError,
+    )
+    check_apart(out, frames=frames, boxes=boxes, frame_index=frame_index, mean=mean, std=std)
+    boxes, frame_index, affine = _as_kernels_take(frames, boxes, frame_index, mean, std)
+    kernel = backends.kernel(op, "fwd_out", backend)
+    kernel(out, *_detached(frames, boxes), frame_index, affine, **how)
+    mark_written(out)
+    return out
+
+
+def _as_kernels_take(
+    frames: Tensor, boxes: Tensor, frame_index: Tensor | None, mean: Any, std: Any
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """boxes [K, 4], frame_index [K] or None, and [2, C] of mean and std, or None."""
+    compute = torch.float64 if torch.float64 in (frames.dtype, boxes.dtype) else torch.float32
+    affine = affine_of(mean, std, frames, compute)
+    boxes = boxes.to(compute).contiguous()  # sets the dtype of all arithmetic
+    return boxes, frame_index if frame_index is None else frame_index.contiguous(), affine
+
+
+def _detached(frames: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Both for a call of which nothing is differentiated: integer output, or no_grad."""
+    if frames.requires_grad or boxes.requires_grad:
+        return frames.detach(), boxes.detach()
+    return frames, boxes
 
 
 class _Crop(torch.autograd.Function):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _crop_autograd, backends
-from ._crop_arguments import FRAME_DTYPES, check_arguments, check_output_size, wants_channels_last
+from ._crop_arguments import FRAME_DTYPES, check_arguments, check_out, check_output_size, wants_channels_last
 from ._overridable import overridable
 from .checks import check_bool, names, require
 
@@ -24,6 +24,7 @@ def crop_resize(
     antialias: bool = False,
     out_dtype: torch.dtype | None = None,
     memory_format: torch.memory_format | None = None,
+    out: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Cuts one box per output from a batch of frames and resizes it bilinearly to a common size.
@@ -57,15 +58,20 @@ def crop_resize(
         out_dtype: any dtype that frames may have; default the frames' if floating point, else float32.
             uint8 output is rounded and saturated and has no gradient.
         memory_format: torch.contiguous_format or torch.channels_last; default like the frames.
+        out: [K, C, P_h, P_w], contiguous or channels_last without gaps, on the device of the frames: written in place
+            and returned, so that memory made once serves every call. out_dtype and memory_format are its own, and must
+            say so if they are given. It may not share memory with frames, boxes, frame_index, mean or std, nor lie
+            between their elements (under torch.compile nobody looks). vmap must map it if it maps another argument.
         backend: "cuda", "cpu", "triton" or "reference"; default the best that can run.
 
     Returns:
-        [K, C, P_h, P_w] of out_dtype. In channels_last, K consecutive crops are also a
-        channels_last_3d video, without a copy.
+        [K, C, P_h, P_w] of out_dtype: `out` if it is given, with the bits that a new tensor would have. In
+        channels_last, K consecutive crops are also a channels_last_3d video, without a copy.
 
     Gradients: to boxes (all four numbers) and to frames (floating point), each only if asked for; once
     differentiable, in reverse mode. A sample exactly on a pixel takes the derivative on its right-hand side;
-    with antialias, an end of the box exactly on a pixel's edge takes that on the inner side.
+    with antialias, an end of the box exactly on a pixel's edge takes that on the inner side. With out= none: it
+    raises where autograd would record one.
 
     Determinism: forward and both gradients are bitwise reproducible.
 
@@ -76,24 +82,33 @@ def crop_resize(
 
     Raises:
         TypeError: a dtype or type that is not listed above.
-        ValueError: a shape, device or choice that is not; under set_debug(True) also a non-finite box
-            and an index out of range.
-        RuntimeError: the backend asked for cannot run; the message says why.
+        ValueError: a shape, device or choice that is not; an `out` with gaps, of another layout than memory_format, or
+            in the memory of another argument; under set_debug(True) also a non-finite box and an index out of range.
+        RuntimeError: the backend asked for cannot run; the message says why. A gradient would be needed with out=.
 
     Source: Uni-AdaFocus, Sections 3.1 and 4.1.2 (Eqs. 5 to 9, 13).
     """
     check_arguments(frames, boxes, frame_index, padding)
     check_bool("antialias", antialias)
     out_h, out_w = check_output_size(output_size)
+    require(
+        out_dtype is None or out_dtype in FRAME_DTYPES,
+        lambda: f"out_dtype must be {names(FRAME_DTYPES)}, got {out_dtype}",
+        TypeError,
+    )
+    chosen = backends.choose("crop_resize", frames.device.type, backend)
+    tensors = (frames, boxes, frame_index, mean, std)
+    shared = {"padding": padding, "antialias": antialias}
+    if out is not None:
+        check_out(out, frames, (boxes.shape[0], frames.shape[-3], out_h, out_w), out_dtype, memory_format)
+        return _crop_autograd.run_into(out, "crop_resize", chosen, *tensors, **shared)
     if out_dtype is None:
         out_dtype = frames.dtype if frames.is_floating_point() else torch.float32
-    require(out_dtype in FRAME_DTYPES, lambda: f"out_dtype must be {names(FRAME_DTYPES)}, got {out_dtype}", TypeError)
     channels_last = wants_channels_last(frames, memory_format)
-    shared = {"padding": padding, "antialias": antialias}
     call = _crop_autograd.CropCall(
         op="crop_resize",
-        backend=backends.choose("crop_resize", frames.device.type, backend),
+        backend=chosen,
         forward={"out_h": out_h, "out_w": out_w, "out_dtype": out_dtype, "channels_last": channels_last, **shared},
         backward=shared,
     )
-    return _crop_autograd.run(call, out_dtype, frames, boxes, frame_index, mean, std)
+    return _crop_autograd.run(call, out_dtype, *tensors)

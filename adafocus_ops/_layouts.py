@@ -22,6 +22,18 @@ def is_channels_last(images: Tensor) -> bool:
     return not images.is_contiguous() and images.stride(-3) == 1 and images.shape[-3] > 1
 
 
+def is_dense(images: Tensor, memory_format: torch.memory_format) -> bool:
+    """Tells if images [N, C, H, W] lie without gaps in a memory format. (Tensor.is_contiguous says the same, but not of
+    channels_last under vmap.)"""
+    inwards = (0, 2, 3, 1) if memory_format == torch.channels_last else (0, 1, 2, 3)
+    step = 1
+    for dim in reversed(inwards):
+        if images.shape[dim] != 1 and images.stride(dim) != step and images.numel():
+            return False
+        step *= images.shape[dim]
+    return True
+
+
 def empty_images(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
     """Uninitialised images [N, C, H, W] on the device of `like`."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format

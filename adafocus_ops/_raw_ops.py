@@ -1,6 +1,7 @@
 """Every op, declared once: what it is made of, and what each part takes and returns.
 
-An op has parts: its forward, "fwd", and those of its gradients that have kernels. The part `part` of the op `op` is the
+An op has parts: its forward, "fwd", the same into memory that is given, "fwd_out", if it has that, and those of its
+gradients that have kernels. The part `part` of the op `op` is the
 raw op torch.ops.adafocus._{op}_{part}; shapes, dtypes and meanings of its arguments are those of the function with the
 same name in `_reference/{op}.py`. Raw ops are not differentiable by themselves.
 
@@ -41,6 +42,10 @@ def _crop_resize_fwd(
     frames, boxes, frame_index, affine, out_h, out_w, padding, antialias, out_dtype, channels_last
 ) -> Tensor:
     return empty_images(frames, (boxes.shape[0], frames.shape[-3], out_h, out_w), out_dtype, channels_last)
+
+
+def _crop_resize_fwd_out(out, *rest) -> None:
+    return None
 
 
 def _crop_mean_fwd(frames, boxes, frame_index, affine, out_h, out_w, padding, out_dtype) -> Tensor:
@@ -127,6 +132,11 @@ RAW_OPS: Mapping[str, RawOp] = {
                 "(Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, SymInt out_h, SymInt out_w,"
                 " str padding, bool antialias, ScalarType out_dtype, bool channels_last) -> Tensor",
                 _crop_resize_fwd,
+            ),
+            "fwd_out": Part(
+                "(Tensor(a!) out, Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, str padding,"
+                " bool antialias) -> ()",
+                _crop_resize_fwd_out,
             ),
             "bwd_boxes": Part(
                 "(Tensor grad, Tensor frames, Tensor boxes, Tensor? frame_index, Tensor? affine, str padding,"

@@ -34,6 +34,8 @@ def _forbid(dims: dict[str, int | None], **names: str) -> None:
 def fold_crops(op: Callable, given: dict[str, Any], dims: dict[str, int | None], batch: int) -> tuple[Any, Any]:
     """Frames and boxes of all entries become those of one call, with the index of the frames moved along."""
     _forbid(dims, affine="mean and std")
+    if "out" in given:  # its entries need not lie as the patches of one batch would
+        return one_by_one(op, given, dims, batch)
     front = {name: _front(given[name], dims[name], batch) for name in ("frames", "boxes", "grad") if name in given}
     boxes = front["boxes"]
     frames = given["num_frames"] if "num_frames" in given else prod(front["frames"].shape[1:-3])

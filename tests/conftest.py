@@ -78,6 +78,11 @@ def device_of(backend: str) -> str:
     return "cuda" if backend in ("cuda", "triton") and not interpreted else "cpu"
 
 
+def on_device(device: str, value: object) -> object:
+    """A tensor of the CPU moved there; one of another device, or what is none, as it is."""
+    return value.to(device) if isinstance(value, torch.Tensor) and value.is_cpu else value
+
+
 def is_emulated(backend: str) -> bool:
     """Whether a GPU's kernels run on the CPU, thread by thread: right, but too slow for many boxes."""
     return backend == "cuda-host" or (backend == "triton" and device_of(backend) == "cpu")

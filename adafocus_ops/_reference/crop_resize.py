@@ -133,6 +133,20 @@ def fwd(
     return _store(out, out_dtype, channels_last)
 
 
+def fwd_out(
+    out: Tensor,
+    frames: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    affine: Tensor | None,
+    padding: str,
+    antialias: bool,
+) -> None:
+    """The crops in `out` [K, C, P_h, P_w], whose size and dtype they have."""
+    out_h, out_w = out.shape[2:]
+    out.copy_(fwd(frames, boxes, frame_index, affine, out_h, out_w, padding, antialias, out.dtype, False))
+
+
 def _store(out: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
     """Converts to the output's dtype (integers: rounded, saturated, NaN to 0) and memory format."""
     if not dtype.is_floating_point:

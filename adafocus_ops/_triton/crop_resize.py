@@ -149,10 +149,23 @@ def fwd(
     out_dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
-    channels, height, width = frames.shape[-3:]
-    out = empty_images(frames, (boxes.shape[0], channels, out_h, out_w), out_dtype, channels_last)
+    out = empty_images(frames, (boxes.shape[0], frames.shape[-3], out_h, out_w), out_dtype, channels_last)
+    fwd_out(out, frames, boxes, frame_index, affine, padding, antialias)
+    return out
+
+
+def fwd_out(
+    out: Tensor,
+    frames: Tensor,
+    boxes: Tensor,
+    frame_index: Tensor | None,
+    affine: Tensor | None,
+    padding: str,
+    antialias: bool,
+) -> None:
     if out.numel() == 0:
-        return out
+        return
+    (height, width), (out_h, out_w) = frames.shape[-2:], out.shape[-2:]
     source, target = Images.of(frames), Images.of(out)
     variant = Variant.of(source, out_h, out_w, padding, antialias, target)
     block_y = variant.block_y.value
@@ -161,7 +174,6 @@ def fwd(
     programs = out.shape[0] * variant.blocks(block_y * triton.cdiv(out_h, strip), out_w)
     sizes = (num_frames(frames), height, width, out_h, out_w, strip)
     launch(_fwd, programs, frames.device, target, source, boxes, frame_index, affine, *sizes, variant)
-    return out
 
 
 # ----------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import adafocus_ops
 
@@ -38,6 +40,10 @@ def small(dtype: torch.dtype, layout: str) -> Iterator[Example]:
     yield antialiased("antialiased to one pixel", (2, 2, 3, 11, 40), (1, 2), 3, torch.tensor([3, 0, 1]))
 
 
+def crop_into(out: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return adafocus_ops.crop_resize(*args, out=out, **kwargs)
+
+
 def real_size() -> Iterator[Example]:
     half = {"out_dtype": torch.float16}
     frames = {"index": True, **half, **IMAGENET}
@@ -61,5 +67,6 @@ EXAMPLES = OpExamples(
     traced=("one box a frame", "normalised", "antialiased, border"),
     dtypes=(torch.uint8, *FLOATS),
     layouts=LAYOUTS,
+    into=crop_into,
     differentiable=(0, 1),
 )

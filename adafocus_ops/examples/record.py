@@ -30,6 +30,7 @@ class OpExamples:
         real_size: examples on the device "meta", which hold no memory, of the dtypes and layouts of real use.
         traced: names of the small examples that show torch.library.opcheck every optional argument, given and not.
         dtypes, layouts: of `small`.
+        into: the call that writes its result into its first argument and returns that; None if there is none.
         differentiable: positions in Example.args; where an example has None there, it is left out.
         batched: those of `differentiable` whose first dimension is a batch of any size; by default all.
     """
@@ -41,6 +42,7 @@ class OpExamples:
     traced: tuple[str, ...]
     dtypes: tuple[torch.dtype, ...] = FLOATS
     layouts: tuple[str, ...] = ("contiguous",)
+    into: Callable | None = None
     differentiable: tuple[int, ...] = ()
     batched: tuple[int, ...] | None = None
 

@@ -57,8 +57,8 @@ inline ImageBatch readable_frames(const Tensor& frames) {
   return batch;
 }
 
-inline void check_channels(const Tensor& grad, const ImageBatch& frames) {
-  STD_TORCH_CHECK(grad.size(1) == frames.channels, "grad must have the frames' channels");
+inline void check_channels(const char* name, const Tensor& t, const ImageBatch& frames) {
+  STD_TORCH_CHECK(t.size(1) == frames.channels, name, " must have the frames' channels");
 }
 
 // A counting sort of the valid boxes by frame, which keeps their order.

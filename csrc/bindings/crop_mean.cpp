@@ -85,7 +85,7 @@ Tensor bwd_boxes(const Tensor& grad, const Tensor& frames, const Tensor& boxes,
   p.crop = crop_parameters(frames, boxes, frame_index, affine, source.channels, padding);
   check_same_device("grad", grad, "the images", frames);
   check_means(grad, boxes);
-  check_channels(grad, source);
+  check_channels("grad", grad, source);
   p.crop.frames = source;
   p.crop.patches = crop_sizes(boxes.size(0), source.channels, out_h, out_w);
   p.means = const_cast<void*>(grad.const_data_ptr());

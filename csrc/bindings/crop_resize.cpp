@@ -43,37 +43,57 @@ struct Cuda {
 };
 #endif
 
-void check_patches(const Tensor& grad, const Tensor& boxes) {
-  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == boxes.size(0), "grad must be [K, C, P_h, P_w]");
+void check_patches(const char* name, const Tensor& patches, const Tensor& boxes) {
+  STD_TORCH_CHECK(patches.dim() == 4 && patches.size(0) == boxes.size(0), name, " must be [K, C, P_h, P_w]");
+}
+
+// The parameters of a call that reads frames, without its patches.
+CropResize reading(const Tensor& frames, const Tensor& boxes, const OptionalTensor& frame_index,
+                   const OptionalTensor& affine, const std::string& padding, bool antialias) {
+  const ImageBatch source = readable_frames(frames);
+  CropResize p = crop_parameters(frames, boxes, frame_index, affine, source.channels, padding);
+  p.frames = source;
+  p.antialias = antialias;
+  return p;
+}
+
+template <class Device>
+void write_patches(CropResize p, Tensor& out) {
+  p.patches = writable(out);
+  if (out.numel() > 0) Device::fwd(p, out);
 }
 
 template <class Device>
 Tensor fwd(const Tensor& frames, const Tensor& boxes, const OptionalTensor& frame_index,
            const OptionalTensor& affine, int64_t out_h, int64_t out_w, const std::string& padding,
            bool antialias, ScalarType out_dtype, bool channels_last) {
-  const ImageBatch source = readable_frames(frames);
-  CropResize p = crop_parameters(frames, boxes, frame_index, affine, source.channels, padding);
+  const CropResize p = reading(frames, boxes, frame_index, affine, padding, antialias);
   check_output_size(out_h, out_w);
-  Tensor out = empty_images(frames, boxes.size(0), source.channels, out_h, out_w, out_dtype, channels_last);
-  p.frames = source;
-  p.patches = writable(out);
-  p.antialias = antialias;
-  if (out.numel() > 0) Device::fwd(p, out);
+  Tensor out = empty_images(frames, boxes.size(0), p.frames.channels, out_h, out_w, out_dtype, channels_last);
+  write_patches<Device>(p, out);
   return out;
+}
+
+template <class Device>
+void fwd_out(Tensor out, const Tensor& frames, const Tensor& boxes, const OptionalTensor& frame_index,
+             const OptionalTensor& affine, const std::string& padding, bool antialias) {
+  const CropResize p = reading(frames, boxes, frame_index, affine, padding, antialias);
+  check_same_device("out", out, "the images", frames);
+  check_patches("out", out, boxes);
+  check_channels("out", out, p.frames);
+  check_output_size(out.size(2), out.size(3));
+  write_patches<Device>(p, out);
 }
 
 template <class Device>
 Tensor bwd_boxes(const Tensor& grad, const Tensor& frames, const Tensor& boxes,
                  const OptionalTensor& frame_index, const OptionalTensor& affine, const std::string& padding,
                  bool antialias) {
-  const ImageBatch source = readable_frames(frames);
-  CropResize p = crop_parameters(frames, boxes, frame_index, affine, source.channels, padding);
+  CropResize p = reading(frames, boxes, frame_index, affine, padding, antialias);
   check_same_device("grad", grad, "the images", frames);
-  check_patches(grad, boxes);
-  check_channels(grad, source);
-  p.frames = source;
+  check_patches("grad", grad, boxes);
+  check_channels("grad", grad, p.frames);
   p.patches = readable(grad);
-  p.antialias = antialias;
   Tensor d_boxes = empty_like_boxes(boxes);
   if (d_boxes.numel() > 0) Device::bwd_boxes(p, d_boxes);
   return d_boxes;
@@ -83,7 +103,7 @@ template <class Device>
 Tensor bwd_frames(const Tensor& grad, const Tensor& boxes, const OptionalTensor& frame_index,
                   const OptionalTensor& affine, int64_t num_frames, int64_t height, int64_t width,
                   const std::string& padding, bool antialias, ScalarType frames_dtype, bool channels_last) {
-  check_patches(grad, boxes);
+  check_patches("grad", grad, boxes);
   CropResize p = crop_parameters(grad, boxes, frame_index, affine, grad.size(1), padding);
   Tensor d_frames = empty_images(grad, num_frames, grad.size(1), height, width, frames_dtype, channels_last);
   p.frames = writable(d_frames);
@@ -98,6 +118,7 @@ Tensor bwd_frames(const Tensor& grad, const Tensor& boxes, const OptionalTensor&
 
 STABLE_TORCH_LIBRARY_IMPL(adafocus, CPU, m) {
   m.impl("_crop_resize_fwd", TORCH_BOX(&adafocus::fwd<adafocus::Cpu>));
+  m.impl("_crop_resize_fwd_out", TORCH_BOX(&adafocus::fwd_out<adafocus::Cpu>));
   m.impl("_crop_resize_bwd_boxes", TORCH_BOX(&adafocus::bwd_boxes<adafocus::Cpu>));
   m.impl("_crop_resize_bwd_frames", TORCH_BOX(&adafocus::bwd_frames<adafocus::Cpu>));
 }
@@ -105,6 +126,7 @@ STABLE_TORCH_LIBRARY_IMPL(adafocus, CPU, m) {
 #ifdef USE_CUDA
 STABLE_TORCH_LIBRARY_IMPL(adafocus, CUDA, m) {
   m.impl("_crop_resize_fwd", TORCH_BOX(&adafocus::fwd<adafocus::Cuda>));
+  m.impl("_crop_resize_fwd_out", TORCH_BOX(&adafocus::fwd_out<adafocus::Cuda>));
   m.impl("_crop_resize_bwd_boxes", TORCH_BOX(&adafocus::bwd_boxes<adafocus::Cuda>));
   m.impl("_crop_resize_bwd_frames", TORCH_BOX(&adafocus::bwd_frames<adafocus::Cuda>));
 }

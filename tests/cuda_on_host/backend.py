@@ -21,6 +21,7 @@ _STEPS = ("stride_t", "stride_h", "stride_w", "padding_t", "padding_h", "padding
 LAUNCHERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "crop_resize": {
         "fwd": (*_CROP, "padding", "antialias"),
+        "fwd_out": (*_CROP, "padding", "antialias"),
         "bwd_boxes": ("grad", *_CROP, "padding", "antialias"),
         "bwd_frames": ("grad", *_CROP[1:], "padding", "antialias"),
     },

@@ -34,6 +34,7 @@ void crop_resize_bwd_frames(const Array& d_frames, const Array& grad, const Arra
 
 const cuda_on_host::Bindings bindings([](pybind11::module_& module) {
   module.def("crop_resize_fwd", &crop_resize_fwd);
+  module.def("crop_resize_fwd_out", &crop_resize_fwd);
   module.def("crop_resize_bwd_boxes", &crop_resize_bwd_boxes);
   module.def("crop_resize_bwd_frames", &crop_resize_bwd_frames);
 });

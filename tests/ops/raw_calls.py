@@ -36,13 +36,16 @@ class _Recorder(TorchDispatchMode):
 
 
 def raw_calls(op: str, example: Example) -> list[RawCall]:
-    """The calls that an example makes: of the forward, and of the gradient of every differentiable argument.
+    """The calls that an example makes: of the forward, the same into a tensor of zeros if the op does that, and of the
+    gradient of every differentiable argument.
 
     An integer argument that would be differentiable is taken as float16 in the call of its gradient.
     """
     examples = EXAMPLES[op]
     with _Recorder() as forward:
-        examples.call(*example.args, backend="reference", **example.kwargs)
+        out = examples.call(*example.args, backend="reference", **example.kwargs)
+        if examples.into:
+            examples.into(torch.zeros_like(out), *example.args, backend="reference", **example.kwargs)
     found = forward.calls
     for position in examples.differentiable_of(example):
         args = list(example.args)

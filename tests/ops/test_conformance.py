@@ -74,6 +74,22 @@ def test_forward_matches_the_reference_in_float64(request, spec, dtype, layout, 
             assert_close(g, e, spec.tolerance["forward"] * example.conditioning, f"{example.name} on {backend}")
 
 
+@pytest.mark.parametrize(("spec", "dtype", "layout"), [c for c in cells() if c.values[0].examples.into])
+def test_results_are_the_same_bits_where_the_caller_wants_them(request, spec, dtype, layout, backend):
+    """On what shows every argument: a result in memory that is given, none of which is left as it was."""
+    device = device_of(backend)
+    require_backend(request, spec.name, backend, device)
+    for example in spec.examples.small(dtype, layout):
+        if example.name not in spec.examples.traced:
+            continue
+        expected = call(spec, example, backend, device)
+        out = torch.empty_like(expected).fill_(float("nan"))
+        args = [to(value, device) for value in example.args]
+        kwargs = {name: to(value, device) for name, value in example.kwargs.items()}
+        assert spec.examples.into(out, *args, backend=backend, **kwargs) is out
+        assert torch.equal(*(t.contiguous().view(torch.uint8) for t in (out, expected))), example.name
+
+
 def gradients(spec: OpSpec, example: Example, backend: str, device: str, upstream: Tensor, dtype=None) -> list[Tensor]:
     args = [to(value, device, dtype) for value in example.args]
     differentiable = spec.examples.differentiable_of(example)

@@ -5,16 +5,12 @@ import torch
 
 import adafocus_ops
 from adafocus_ops import crop_resize
+from conftest import on_device
 
 pytestmark = pytest.mark.usefixtures("crop_resize_runs")
 
 
 FRAMES, BOXES = torch.zeros(2, 3, 8, 8), torch.ones(2, 4)
-
-
-def on(device: str, value: object) -> object:
-    """A tensor of the CPU moved there; one of another device, or what is none, as it is."""
-    return value.to(device) if isinstance(value, torch.Tensor) and value.is_cpu else value
 
 
 @pytest.mark.parametrize(
@@ -78,8 +74,8 @@ def on(device: str, value: object) -> object:
     ],
 )
 def test_bad_arguments_say_what_was_wrong(args, kwargs, error, message, backend, device):
-    args = [on(device, value) for value in args]
-    kwargs = {name: on(device, value) for name, value in kwargs.items()}
+    args = [on_device(device, value) for value in args]
+    kwargs = {name: on_device(device, value) for name, value in kwargs.items()}
     with pytest.raises(error, match=message):
         crop_resize(*args, backend=backend, **kwargs)
 

@@ -92,6 +92,42 @@ def test_nothing_waits_for_the_device(request, op, backend):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@gpu_backend
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_a_graph_writes_where_the_caller_wants_it(request, memory_format, backend):
+    """Without waiting, and without memory of its own."""
+    require_backend(request, "crop_resize", backend, "cuda")
+    frames, boxes = (t.detach() for t in inputs("cuda"))
+    out = torch.empty(8, 3, 24, 24, device="cuda", memory_format=memory_format)
+
+    def crop() -> torch.Tensor:
+        return adafocus_ops.crop_resize(frames, boxes, 24, out=out, backend=backend, **IMAGENET)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # kernels are compiled, and constants sent, before the capture
+        crop()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        crop()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.max_memory_allocated() == before
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        assert crop() is out
+    for seed in (1, 2):
+        frames.copy_(random_images(tuple(frames.shape), torch.float32, "contiguous", seed=seed))
+        out.fill_(float("nan"))
+        graph.replay()
+        expected = adafocus_ops.crop_resize(frames, boxes, 24, memory_format=memory_format, backend=backend, **IMAGENET)
+        assert torch.equal(out, expected)
+
+
 # ----------------------------------------------------------------------------------------------------
 # The ops over rows
 

@@ -214,3 +214,17 @@ def test_the_extension_checks_what_it_is_given(request, op, backend):
     for call in UNSAFE[op]:
         with pytest.raises(RuntimeError):
             kernel(*(a.to(device) if isinstance(a, torch.Tensor) else a for a in call))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+@pytest.mark.parametrize("shape", [(1, 3, 4, 4), (2, 4, 4, 4), (2, 3, 4), (2, 3, 0, 4), (1, 2, 3, 4, 4)], ids=str)
+def test_the_extension_checks_where_it_is_to_write(request, shape, backend):
+    device = device_of(backend)
+    require_backend(request, "crop_resize", backend, device)
+    kernel = backends.kernel("crop_resize", "fwd_out", backend)
+    frames, boxes = FRAMES.to(device), BOXES.to(device)
+    kernel(torch.ones(2, 3, 4, 4, device=device), frames, boxes, None, None, "zeros", False)
+    with pytest.raises(RuntimeError, match=r"out must|output size"):
+        kernel(torch.ones(shape, device=device), frames, boxes, None, None, "zeros", False)
+    with pytest.raises(RuntimeError, match="must be uint8, float16, bfloat16, float32 or float64"):
+        kernel(torch.ones(2, 3, 4, 4, device=device).int(), frames, boxes, None, None, "zeros", False)
