@@ -31,6 +31,7 @@ ROOMS = {
     "data": set(),
     "pictures": {"data"},
     "networks": {"backbones", "exits"},
+    "engine": {"networks", "exits"},
 }
 
 

@@ -187,7 +187,14 @@ class VideoModel(nn.Module, ABC):
         """
 
     def read(
-        self, frames: Tensor, boxes: Tensor, frame_index: Tensor | None, output_size: int, encoder: nn.Module
+        self,
+        frames: Tensor,
+        boxes: Tensor,
+        frame_index: Tensor | None,
+        output_size: int,
+        encoder: nn.Module,
+        *,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Stage: crops, resizes and normalises in one pass, to patches as the encoder that takes them wants them.
 
@@ -197,6 +204,7 @@ class VideoModel(nn.Module, ABC):
             frame_index: [M] into the flattened [B * N] frames; None cuts box m from frame m.
             output_size: P.
             encoder: its weights give the dtype and the memory format.
+            out: memory for the result, of that dtype and format; in inference only.
 
         Returns:
             [M, 3, P, P].
@@ -213,6 +221,7 @@ class VideoModel(nn.Module, ABC):
             std=self.std if normalise else None,
             out_dtype=weight.dtype,
             memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+            out=out,
         )
 
     def read_whole(
