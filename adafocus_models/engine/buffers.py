@@ -9,7 +9,7 @@ from ..networks import VideoModel
 
 
 def read_into_buffers(model: VideoModel) -> Callable[..., Tensor]:
-    """A `read` for the model that writes into one buffer an encoder, which the next read for that encoder overwrites."""
+    """A `read` for the model into one buffer for each encoder, which the next read for that encoder overwrites."""
     buffers: dict[tuple[int, int], Tensor] = {}
 
     def read(frames: Tensor, boxes: Tensor, frame_index: Tensor | None, output_size: int, encoder: nn.Module) -> Tensor:
@@ -18,7 +18,8 @@ def read_into_buffers(model: VideoModel) -> Callable[..., Tensor]:
         if key not in buffers or buffers[key].shape[0] < count:
             memory_format = torch.contiguous_format if like.is_contiguous() else torch.channels_last
             size = (count, 3, output_size, output_size)
-            buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device, memory_format=memory_format)
+            memory = torch.empty(size, dtype=like.dtype, device=like.device, memory_format=memory_format)
+            buffers[key] = memory.fill_(torch.nan)  # whatever is not written shows
         out = buffers[key][:count]  # [M, 3, P, P]
         return type(model).read(model, frames, boxes, frame_index, output_size, encoder, out=out)
 

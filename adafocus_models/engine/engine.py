@@ -13,14 +13,14 @@ from adafocus_ops.checks import check_bool, describe, positive_int, require
 from ..exits import Thresholds
 from ..networks import Output, VideoModel, fold_batch_norm
 from .buffers import read_into_buffers
-from .choices import Choice, Choices
+from .choices import Choices
 from .facts import facts
 from .graphs import Graphs
 from .memory import keep_freed_memory
 from .progress import show_progress
 from .report import Report, make_report
 from .runtimes import RUNTIMES, Runtime
-from .tuning import ENCODERS, Tuned, hot_modules, rebuild, tune
+from .tuning import tune_model
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -172,34 +172,20 @@ class Engine:
             folded = fold_batch_norm(model).requires_grad_(False)
             folded.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
         self._versions = _versions(model)
-        names = hot_modules(folded)
         with torch.inference_mode(), show_progress("engine", self._progress) as step:
-            step("looks at the model")
-            self.model = folded
-            inputs = _inputs_of(folded, names, self._example())
-            found: dict[str, Choice] = {}
-            for name, x in inputs.items():
-                module = folded.get_submodule(name)
-                say = lambda text, name=name: step(f"{name}: {text}")  # noqa: E731
-                if given is not None:
-                    require(name in given.modules, lambda name=name: f"choices must have one for {name}")
-                    found[name] = given.modules[name]
-                    form = rebuild(module, x, found[name], check=self._check, step=say)
-                else:
-                    whole = name in ENCODERS
-                    form, found[name] = tune(
-                        module,
-                        x,
-                        self._runtimes if whole else [RUNTIMES["library"]],
-                        whole=whole,
-                        named=self._named,
-                        check=self._check,
-                        step=say,
-                    )
-                folded.set_submodule(name, Tuned(form, module, x))
+            found = tune_model(
+                folded,
+                self._example(),
+                self._runtimes,
+                named=self._named,
+                check=self._check,
+                known=None if given is None else given.modules,
+                step=step,
+            )
         if self.device.type == "cpu":  # elsewhere the graphs' memory stays in place
             folded.read = read_into_buffers(folded)
-        self.choices = Choices(self._made_for(), found) if given is None else given
+        self.model = folded
+        self.choices = Choices(self._made_for(), found)
 
     def _made_for(self) -> dict[str, Any]:
         model = self._source
@@ -303,21 +289,6 @@ def runtimes_for(
             RuntimeError,
         )
     return [RUNTIMES[name] for name in names], {name: "not asked for" for name in RUNTIMES if name not in names}
-
-
-def _inputs_of(model: VideoModel, names: Sequence[str], example: tuple) -> dict[str, Tensor]:
-    """Hot module -> its input for the example, of those that a forward calls, in the order of their calls."""
-    inputs: dict[str, Tensor] = {}
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: inputs.setdefault(name, args[0]))
-        for name in names
-    ]
-    try:
-        model(*example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return inputs
 
 
 def _versions(model: VideoModel) -> list[tuple[int, int]]:

@@ -28,10 +28,11 @@ def device_name(device: torch.device) -> str:
     """The GPU's name, or the processor's."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    path = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
-        if path.exists()
-        else []
-    )
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")  # on Linux, where platform has no name
+    lines = path.read_text().splitlines() if path.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

@@ -151,8 +151,9 @@ def _shift_alone(node: fx.Node) -> int:
 
 def _other_of_sum(node: fx.Node, term: fx.Node) -> fx.Node | None:
     """The other term, if the node is a sum of two nodes of which writing into one changes nothing else."""
-    first_is_overwritten = (node.op == "call_method" and node.target == "add_") or node.target is operator.iadd
-    is_sum = (node.op == "call_function" and node.target in _SUMS) or (node.op == "call_method" and node.target == "add")
+    is_method = node.op == "call_method"
+    first_is_overwritten = (is_method and node.target == "add_") or node.target is operator.iadd
+    is_sum = (is_method and node.target == "add") or (node.op == "call_function" and node.target in _SUMS)
     terms = node.args
     if not (is_sum or first_is_overwritten) or len(terms) != 2 or node.kwargs:
         return None

@@ -33,14 +33,21 @@ def error_limit(dtype: torch.dtype, plain_error: float) -> float:
 
 
 def poison(like: Tensor) -> None:
-    """Leaves NaN in the memory that a result like this one will probably be given, so that what is not written shows."""
+    """Leaves NaN in the memory that a result like this one will probably be given: what is not written shows."""
     blocks = [torch.full_like(like, torch.nan) for _ in range(3)]
-    del blocks
+    del blocks  # in the allocator's hands again
 
 
-def median_ms(calls: Mapping[str, Call], device: torch.device, *, seconds: float = 0.5) -> dict[str, float]:
-    """Median milliseconds of each call, all taking turns, in about so many seconds: 3 runs at least, 30 at most."""
-    timed = _as_graphs(calls, device) if device.type == "cuda" else calls
+def median_ms(
+    calls: Mapping[str, Call], device: torch.device, *, seconds: float, as_graphs: bool = True
+) -> dict[str, float]:
+    """Median milliseconds of each call, all taking turns, in about so many seconds: 3 runs at least, 30 at most.
+
+    Args:
+        as_graphs: on a GPU, ten runs of a call as one launch, so that the time is the GPU's and not the host's.
+    """
+    as_graphs = as_graphs and device.type == "cuda"
+    timed = _as_graphs(calls, device) if as_graphs else calls
     stopwatch = _gpu_ms if device.type == "cuda" else _cpu_ms
     for call in timed.values():
         call()
@@ -50,7 +57,7 @@ def median_ms(calls: Mapping[str, Call], device: torch.device, *, seconds: float
         for name, call in timed.items():
             times[name].append(stopwatch(call))
         rounds += 1
-    repeats = CALLS_IN_GRAPH if device.type == "cuda" else 1
+    repeats = CALLS_IN_GRAPH if as_graphs else 1
     return {name: sorted(values)[len(values) // 2] / repeats for name, values in times.items()}
 
 
@@ -61,8 +68,7 @@ def copies_beyond_cache(x: Tensor) -> list[Tensor]:
 
 
 def _as_graphs(calls: Mapping[str, Call], device: torch.device) -> dict[str, Call]:
-    """Ten runs of each call as one launch, so that the time is the GPU's and not the host's; as they are where a call
-    cannot be captured."""
+    """Ten runs of each call as one launch."""
     graphs = {}
     for name, call in calls.items():
         for _ in range(3):

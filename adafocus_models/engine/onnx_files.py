@@ -31,6 +31,7 @@ def write_onnx(module: nn.Module, x: Tensor, file: str | BinaryIO) -> None:
             (x.float().contiguous(),),
             file,
             dynamo=False,
+            do_constant_folding=False,  # there is nothing to fold
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_axes=free,

@@ -1,6 +1,8 @@
 """A model made fast: its hot modules in the forms that are right and fastest on this machine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +13,97 @@ from ..networks import VideoModel
 from .candidates import contest, reason_of, wrong_forms
 from .choices import LAYERS, PLAIN, Choice
 from .layers import CONVOLUTIONS, as_layers
+from .measuring import median_ms
 from .runtimes import RUNTIMES, Runtime
 from .walking import Step, Walk
 
 ENCODERS = ("glance_encoder", "focus_encoder")
-MODULE_SECONDS = 2.0  # about how long the forms of a module take turns
+MODULE_SECONDS = 3.0  # about how long the forms of a module take turns
+NOISE = 1.02  # times as long that the same work takes in two measurements
+
+
+def tune_model(
+    model: VideoModel,
+    example: tuple[Tensor, Tensor | None],
+    runtimes: Sequence[Runtime],
+    *,
+    named: bool,
+    check: bool,
+    known: Mapping[str, Choice] | None,
+    step: Step,
+) -> dict[str, Choice]:
+    """Puts the fastest right forms in the places of a model's hot modules.
+
+    Args:
+        model: folded, in evaluation mode, in its dtype, memory format and on its device; changed in place.
+        example: frames, and glance frames or None, of the batch that it is tuned for.
+        runtimes, named, check: as for `tune`.
+        known: module -> its choice, where they were made before.
+        step: told of what is next.
+
+    Returns:
+        module -> its choice.
+
+    Raises:
+        RuntimeError, ValueError: as `tune` and `rebuild`.
+    """
+    step("looks at the model")
+    found: dict[str, Choice] = {}
+    plain: dict[str, nn.Module] = {}
+    for name, x in _inputs(model, example).items():
+        module, whole = model.get_submodule(name), name in ENCODERS
+
+        def say(text: str, name: str = name) -> None:
+            step(f"{name}: {text}")
+
+        if known is None:
+            able = runtimes if whole else [RUNTIMES["library"]]
+            form, found[name] = tune(module, x, able, whole=whole, named=named, check=check, step=say)
+        else:
+            require(name in known, lambda name=name: f"choices must have one for {name}")
+            form, found[name] = rebuild(module, x, known[name], check=check, step=say), known[name]
+        model.set_submodule(name, Tuned(form, module, x))
+        plain[name] = module
+    if known is None and not named:
+        step("compares the whole")
+        if _is_slower(model, example, plain):
+            for name, module in plain.items():
+                model.set_submodule(name, module)
+                found[name] = replace(found[name], form=PLAIN)
+    return found
+
+
+def _inputs(model: VideoModel, example: tuple[Tensor, Tensor | None]) -> dict[str, Tensor]:
+    """Hot module -> its input for the example, of those that a forward calls, in the order of their calls."""
+    inputs: dict[str, Tensor] = {}
+
+    def keep(name: str, _: nn.Module, args: tuple[Tensor]) -> None:
+        inputs.setdefault(name, args[0])
+
+    names = hot_modules(model)
+    hooks = [model.get_submodule(name).register_forward_pre_hook(partial(keep, name)) for name in names]
+    try:
+        model(*example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return inputs
+
+
+def _is_slower(model: VideoModel, example: tuple[Tensor, Tensor | None], plain: Mapping[str, nn.Module]) -> bool:
+    """Tells if the whole model takes longer than with the plain modules, though no form alone does: threads of
+    several runtimes can be in each other's way."""
+    tuned = {name: model.get_submodule(name) for name in plain}
+
+    def run(modules: Mapping[str, nn.Module]) -> None:
+        for name, module in modules.items():
+            model.set_submodule(name, module)
+        model(*example)
+
+    calls = {"tuned": lambda: run(tuned), PLAIN: lambda: run(plain)}
+    ms = median_ms(calls, example[0].device, seconds=MODULE_SECONDS, as_graphs=False)
+    run(tuned)
+    return ms["tuned"] > NOISE * ms[PLAIN]
 
 
 def hot_modules(model: VideoModel) -> list[str]:

@@ -45,6 +45,8 @@ class OnnxRuntimeModule(nn.Module):
         write_onnx(module, x, file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait in a loop after a run would take the processor from torch's, whose turn it is then.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors alone
         self.session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
 
