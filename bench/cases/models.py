@@ -14,15 +14,17 @@ from adafocus_models import (
     architectures,
     configurations,
     create_model,
-    fold_batch_norm,
     list_models,
     multiply_adds,
 )
+from adafocus_models.engine import stage_ms
+from bench.cases import engines
+from bench.cases.engines import Runner, make_runner
 from bench.cases.models_check import Gate, compare, forced_gate, leaving
 from bench.harness.clip import sample_clip
 from bench.harness.records import Record
 from bench.harness.tables import ModelNames
-from bench.harness.timing import stats, timed_methods
+from bench.harness.timing import stats
 
 STAGES = {"read": "read and crop", "glance": "glance", "policy": "policy", "focus": "focus", "head": "head"}
 # Table -> how its models go by name; their ratios are to the rival's speed.
@@ -122,22 +124,42 @@ def default_batch(cases: Sequence[ModelCase], device: torch.device) -> int:
 
 
 @dataclass
-class PreparedModel:
-    """A case ready to run."""
+class PlainModel:
+    """A case's model with random weights and calibrated statistics, and its batch."""
 
     case: ModelCase
-    model: VideoModel  # tuned
+    model: VideoModel
     inputs: list[Tensor]  # uint8: frames [B, N, 3, S, S], and if it glances, glance frames [B, T0, 3, S, S]
+
+    @property
+    def batch_size(self) -> int:
+        return self.inputs[0].shape[0]
+
+
+@dataclass
+class PreparedModel:
+    """A case ready to run in one of the ways that are compared."""
+
+    case: ModelCase
+    plain: VideoModel
+    runner: Runner
+    inputs: list[Tensor]
     gate: Gate | None
     check: dict[str, Any]
 
     @torch.inference_mode()
     def __call__(self) -> Output:
-        return self.model(*self.inputs, gate=self.gate)
+        return self.runner(*self.inputs, gate=self.gate)
 
     @property
     def batch_size(self) -> int:
         return self.inputs[0].shape[0]
+
+    def stage_ms(self, device: torch.device, runs: int) -> dict[str, float]:
+        """Median milliseconds a video of every stage, in runs of their own: timing a stage waits for the GPU."""
+        model = self.runner.model
+        times = stage_ms(model, lambda: model(*self.inputs, gate=self.gate), device, runs=runs)
+        return {stage: ms / self.batch_size for stage, ms in times.items()}
 
 
 def clips_from(video: str | None) -> Clips:
@@ -173,17 +195,23 @@ def repeat_to_batch(frames: Tensor, batch_size: int, device: torch.device) -> Te
     return torch.stack(moved).permute(0, 1, 4, 2, 3)
 
 
-def prepare(case: ModelCase, clips: Clips, batch_size: int, device: torch.device, dtype: torch.dtype) -> PreparedModel:
-    """The model with random weights and the batch in place, tuned and checked."""
+def plain_model(case: ModelCase, clips: Clips, batch_size: int, device: torch.device) -> PlainModel:
+    """The model and the batch in place."""
     torch.manual_seed(0)
     model = create_model(case.model).eval().to(device)
     read = clips(model.frame_size, model.num_candidate_frames, model.num_glance_frames)
     inputs = [repeat_to_batch(clip, batch_size, device) for clip in read if len(clip)]
     calibrate_batch_norm(model, *(frames[:2] for frames in inputs))
-    tuned = fold_batch_norm(model).to(device=device, dtype=dtype, memory_format=torch.channels_last)
-    check = compare(model, tuned, [frames[:CHECKED_VIDEOS] for frames in inputs], case.exit_ratio)
-    gate = forced_gate(leaving(case.exit_ratio, batch_size), batch_size)
-    return PreparedModel(case, tuned, inputs, gate, check)
+    return PlainModel(case, model, inputs)
+
+
+def prepare(plain: PlainModel, engine: str, dtype: torch.dtype) -> PreparedModel:
+    """A way to run it, checked."""
+    runner = make_runner(engine, plain.model, plain.inputs, dtype)
+    case, inputs = plain.case, plain.inputs
+    check = compare(plain.model, runner, [frames[:CHECKED_VIDEOS] for frames in inputs], case.exit_ratio, dtype)
+    gate = forced_gate(leaving(case.exit_ratio, plain.batch_size), plain.batch_size)
+    return PreparedModel(case, plain.model, runner, runner.inputs(inputs, dtype), gate, check)
 
 
 @torch.no_grad()
@@ -204,18 +232,6 @@ def calibrate_batch_norm(model: nn.Module, *inputs: Tensor) -> None:
 # --- records -------------------------------------------------------------------------------------------------------
 
 
-def stage_times(prepared: PreparedModel, device: torch.device, runs: int) -> dict[str, float]:
-    """Median milliseconds a video of every stage, in runs of their own: timing a stage waits for the GPU."""
-    stages = prepared.model.stage_methods
-    measured = []
-    for _ in range(runs):
-        with timed_methods(prepared.model, stages, device) as totals:
-            prepared()
-        measured.append(totals)
-    batch_size = prepared.batch_size
-    return {stage: stats([totals[stage] for totals in measured])["p50_ms"] / batch_size for stage in stages}
-
-
 def gflops(model: VideoModel, exit_ratio: float) -> float:
     """Billions of multiply-adds a video, at this share of videos that leave at the glance."""
     counts = multiply_adds(model)
@@ -233,18 +249,26 @@ def paper_figures(case: ModelCase) -> dict[str, float | None] | None:
 
 
 def make_record(
-    prepared: PreparedModel, times: list[float], stages: dict[str, float], memory: float | None, shared: dict[str, Any]
+    prepared: PreparedModel,
+    times: list[float],
+    stages: dict[str, float],
+    memory: float | None,
+    roof: dict[str, float],
+    shared: dict[str, Any],
 ) -> Record:
-    """The record of one case; `shared` is what all records of the run have in common."""
-    case, model, batch_size = prepared.case, prepared.model, prepared.batch_size
+    """The record of one case and engine; `shared` is what all records of the run have in common."""
+    case, runner, batch_size = prepared.case, prepared.runner, prepared.batch_size
+    model = prepared.plain
     realised = leaving(case.exit_ratio, batch_size) / batch_size
     timing = stats(times)
     return {
         "what": "throughput",
         "case": str(case),
         "table": case.table,
+        "engine": runner.name,
+        "chosen": runner.chosen,
         "mode": "inference",
-        "layout": "channels_last",
+        "layout": engines.LAYOUT.get(runner.name, "channels_last"),
         "batch_size": batch_size,
         "frames": "+".join(str(count) for count in (model.num_glance_frames, model.num_focus_frames) if count),
         "patch": model.patch_size,
@@ -256,18 +280,23 @@ def make_record(
         "stages_ms": stages,
         "peak_memory_mib": memory,
         "check": prepared.check,
+        "roofline": roof,
         "ratios": {},
+        "times_engine": {},
         **shared,
     }
 
 
 def add_ratios(records: list[Record]) -> None:
-    """Gives every record its ratio to its table's rival of the same run."""
-    speeds = {record["case"]: record["videos_per_s"] for record in records}
+    """Gives every record its ratio to its table's rival on the same engine, and to every engine on the same case."""
+    speeds = {(record["case"], record["engine"]): record["videos_per_s"] for record in records}
     for record in records:
         rival = NAMES[record["table"]].rival
-        if rival in speeds:
-            record["ratios"][rival] = record["videos_per_s"] / speeds[rival]
+        if (rival, record["engine"]) in speeds:
+            record["ratios"][rival] = record["videos_per_s"] / speeds[rival, record["engine"]]
+        for (case, engine), speed in speeds.items():
+            if case == record["case"]:
+                record["times_engine"][engine] = record["videos_per_s"] / speed
 
 
 def table_order(record: Record) -> tuple:
@@ -277,4 +306,5 @@ def table_order(record: Record) -> tuple:
     others = list(architectures())[::-1].index(architecture)  # the paper's own come last
     frames = tuple(map(int, record["frames"].split("+")))
     is_rival = record["case"] == NAMES[record["table"]].rival
-    return record["table"], not is_rival, early_exit, others, record["patch"], frames
+    engine = engines.NAMES.index(record["engine"])
+    return record["table"], engine, not is_rival, early_exit, others, record["patch"], frames

@@ -69,9 +69,15 @@ def overruled(model: nn.Module, decision: Decision) -> Iterator[list[Decision]]:
 
 
 @torch.inference_mode()
-def compare(model: VideoModel, tuned: VideoModel, inputs: Sequence[Tensor], exit_ratio: float) -> dict[str, Any]:
-    """Checks the tuned model against the plain one in float32, contiguous, on the reference backend, one video
-    at a time, so that mixing up the videos of a batch shows.
+def compare(
+    model: VideoModel,
+    tuned: Callable[..., Output],
+    inputs: Sequence[Tensor],
+    exit_ratio: float,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Any]:
+    """Checks a tuned model, or another way to run it in a dtype, against the plain one in float32, contiguous, on the
+    reference backend, one video at a time, so that mixing up the videos of a batch shows.
 
     The plain model's policy is compared with the tuned one's, then takes its decisions, so that both look at
     the same patches: where to look is a matter of rounding (a thousandth of a pixel in float32 changes the
@@ -89,8 +95,9 @@ def compare(model: VideoModel, tuned: VideoModel, inputs: Sequence[Tensor], exit
         frame_index, boxes = torch.cat([d.frame_index for d in own]), torch.cat([d.boxes for d in own])
         same_frames -= int((frame_index != result.frame_index[stay]).any(1).sum())
         box_error = float((boxes - result.boxes[stay]).abs().max())
-    tolerance, box_tolerance = TOLERANCE[arithmetic(tuned)]
-    must_pick_the_same = arithmetic(tuned) == torch.float32
+    precision = arithmetic(dtype, inputs[0].device)
+    tolerance, box_tolerance = TOLERANCE[precision]
+    must_pick_the_same = precision == torch.float32
     if model.picks_places and not must_pick_the_same:
         box_tolerance = float(model.frame_size)
     return {
@@ -133,8 +140,7 @@ def answers_alone(
     return torch.cat(logits), own
 
 
-def arithmetic(model: nn.Module) -> torch.dtype:
-    """The dtype whose precision the model computes with: TF32 rounds like float16."""
-    weight = next(model.parameters())
-    tf32 = weight.is_cuda and weight.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
-    return torch.float16 if tf32 else weight.dtype
+def arithmetic(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype whose precision a model computes with: TF32 rounds like float16."""
+    tf32 = device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    return torch.float16 if tf32 else dtype

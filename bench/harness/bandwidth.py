@@ -6,6 +6,7 @@ from torch import Tensor
 from bench.harness.timing import interleave, stats
 
 SECTOR = 32  # bytes: the least that a GPU reads from its memory
+MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 COPIED_BYTES = {"cpu": 2**28, "cuda": 2**31}  # several times any cache
 
 
@@ -15,6 +16,14 @@ def copy_gb_per_s(device: torch.device) -> float:
     target = torch.empty_like(source)
     times = interleave({"copy": lambda: target.copy_(source)}, device, runs=10)
     return 2 * source.nbytes / stats(times["copy"])["p50_ms"] / 1e6
+
+
+def gmac_per_s(device: torch.device, dtype: torch.dtype) -> float:
+    """Billions of multiply-adds a second of a product of two large matrices."""
+    side = MATRIX_SIDE[device.type]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    times = interleave({"product": lambda: a @ b}, device, runs=10)
+    return side**3 / min(times["product"]) / 1e6
 
 
 def sector_bytes(images: Tensor, scanlines: Tensor, columns: Tensor) -> int:

@@ -20,7 +20,8 @@ def plot_throughput(records: Sequence[Record], folder: Path, names: ModelNames) 
 
     first = records[0]
     threads = "" if "gpu" in first["env"] else f"{first['threads']} threads"
-    file = slug(f"{first['device']} {first['dtype']} {threads} table {first['table']}")
+    engine = "" if first["engine"] == "eager" else first["engine"]
+    file = slug(f"{first['device']} {first['dtype']} {threads} {engine} table {first['table']}")
     path = folder / f"throughput_{file}.png"
     records = list(reversed(records))  # the first on top
     cases = [record["case"].replace("/", "\n") for record in records]
@@ -41,6 +42,45 @@ def plot_throughput(records: Sequence[Record], folder: Path, names: ModelNames) 
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
         plt.close(figure)
+    return path
+
+
+def plot_engines(records: Sequence[Record], folder: Path, ours: str) -> Path:
+    """Writes videos a second of every model by every engine, and the paper's, as a PNG named like the device."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    first = records[0]
+    threads = "" if "gpu" in first["env"] else f"{first['threads']} threads"
+    file = slug(f"{first['device']} {first['dtype']} {threads} table {first['table']}")
+    path = folder / f"engines_{file}.png"
+    cases = list(dict.fromkeys(record["case"] for record in records))
+    engines = list(dict.fromkeys(record["engine"] for record in records))
+    height = 0.8 / len(engines)
+    figure, axes = plt.subplots(figsize=(9, 1.6 + 0.28 * len(cases) * len(engines)), layout="constrained")
+    for number, engine in enumerate(engines):
+        rows = [record for record in records if record["engine"] == engine]
+        places = [cases.index(record["case"]) + (number - (len(engines) - 1) / 2) * height for record in rows]
+        colour = OURS if engine == ours else plt.cm.Greys(0.3 + 0.5 * number / len(engines))
+        bars = axes.barh(places, [record["videos_per_s"] for record in rows], height, color=colour, label=engine)
+        axes.bar_label(bars, [f"{record['videos_per_s']:.3g}" for record in rows], padding=3, fontsize=8)
+    stated = {record["case"]: (record["paper"] or {}).get("videos_per_s") for record in records}
+    points = [(speed, cases.index(case)) for case, speed in stated.items() if speed]
+    if points:
+        axes.plot(*zip(*points, strict=True), "D", color=STAGE_COLOURS[-1], label="paper, RTX 3090")
+    axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.set_yticks(range(len(cases)), cases)
+    axes.invert_yaxis()
+    axes.set_xlabel("videos/s")
+    axes.set_title(describe(records, engine=False), loc="left", fontsize=9, color="0.35")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
     return path
 
 

@@ -27,7 +27,10 @@ def throughput_table(records: Sequence[Record], names: ModelNames) -> Table:
     """Videos a second, beside what the paper states."""
     compared = is_compared(records, names)
     ratio = [f"times {names.rival_label} (paper)"] * compared
-    columns = ["model", "frames", "patch", "GFLOPs (paper)", "videos/s", *ratio, "paper, RTX 3090"]
+    shares = any("roofline" in record for record in records)  # older records have none
+    roof = ["of copy", "of matrix product"] * shares
+    columns = ["model", "frames", "patch", "GFLOPs (paper)", "videos/s", *ratio, *roof, "paper, RTX 3090"]
+    columns += ["predicted, RTX 3090"] * shares
     lines = []
     for record in records:
         paper = record["paper"] or {}
@@ -40,10 +43,34 @@ def throughput_table(records: Sequence[Record], names: ModelNames) -> Table:
                 _three_digits(record["videos_per_s"]),
                 *[f"{_or_dash(record['ratios'].get(names.rival), '.2f')} {_bracket(paper.get('ratio'), '.2f')}"]
                 * compared,
+                *_shares(record) * shares,
                 _or_dash(paper.get("videos_per_s"), ".1f"),
+                *[_or_dash(record.get("roofline", {}).get("predicted_rtx_3090"), ".0f")] * shares,
             ]
         )
     return Table(f"Throughput: {describe(records)}", columns, lines)
+
+
+def _shares(record: Record) -> list[str]:
+    """Of this device's measured rates: bytes moved, each layer's once, and multiply-adds."""
+    roof = record.get("roofline", {})
+    return [_or_dash(roof.get(name), ".0%") for name in ("copy_share", "matrix_share")]
+
+
+def engines_table(records: Sequence[Record], ours: str) -> Table:
+    """Videos a second of every model by every engine, and how many times the fastest other ours is."""
+    engines = list(dict.fromkeys(record["engine"] for record in records))
+    speeds: dict[str, dict[str, float]] = {}
+    for record in records:
+        speeds.setdefault(record["case"], {})[record["engine"]] = record["videos_per_s"]
+    lines = []
+    for case, by_engine in speeds.items():
+        others = [speed for engine, speed in by_engine.items() if engine != ours]
+        ratio = f"{by_engine[ours] / max(others):.2f}" if ours in by_engine and others else "-"
+        lines.append([case, *(_or_dash(by_engine.get(engine), ".3g") for engine in engines), ratio])
+    return Table(
+        f"Videos/s by engine: {describe(records, engine=False)}", ["model", *engines, f"{ours} / fastest other"], lines
+    )
 
 
 def is_compared(records: Sequence[Record], names: ModelNames) -> bool:
@@ -129,16 +156,31 @@ def group_records(records: Iterable[Record]) -> list[list[Record]]:
     """Records by table: of one device, table and dtype (models) or input (ops), backend and number of threads."""
     groups: dict[tuple, list[Record]] = {}
     for record in records:
-        kind = (record["table"], record["dtype"]) if record["what"] == "throughput" else record["input"]
+        kind = (record["table"], record["engine"], record["dtype"]) if is_model(record) else record["input"]
         groups.setdefault((record["device"], kind, record["backend"], record["threads"]), []).append(record)
     return list(groups.values())
 
 
-def describe(records: Sequence[Record]) -> str:
-    """All that the records of one table have in common."""
+def group_engines(records: Iterable[Record]) -> list[list[Record]]:
+    """Records of models by table, device, dtype and threads, as far as more than one engine is among them."""
+    groups: dict[tuple, list[Record]] = {}
+    for record in records:
+        key = record["device"], record["table"], record["dtype"], record["backend"], record["threads"]
+        groups.setdefault(key, []).append(record)
+    return [group for group in groups.values() if len({record["engine"] for record in group}) > 1]
+
+
+def is_model(record: Record) -> bool:
+    """Tells if a record is of a model, rather than of an op."""
+    return record["what"] == "throughput"
+
+
+def describe(records: Sequence[Record], *, engine: bool = True) -> str:
+    """All that the records of one table have in common; engine: that too."""
     first, env = records[0], records[0]["env"]
     words = [first["device"]]
-    if first["what"] == "throughput":
+    if is_model(first):
+        words += [first["engine"]] * engine
         words += [first["dtype"], f"batch {_joined(sorted(record['batch_size'] for record in records))}"]
     if first["what"] == "ops":
         words.append(_joined(record["input"] for record in records))

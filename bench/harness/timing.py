@@ -2,11 +2,9 @@
 
 import ctypes
 import gc
-import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,42 +106,6 @@ def count_launches(call: Call) -> int:
         torch.cuda.synchronize()
     on_gpu = torch.autograd.DeviceType.CUDA
     return sum(event.count for event in profile.key_averages() if event.device_type == on_gpu)
-
-
-@contextmanager
-def timed_methods(
-    owner: object, stages: Mapping[str, tuple[str, ...]], device: torch.device
-) -> Iterator[dict[str, float]]:
-    """Within the block, calls of the owner's methods add their milliseconds to the yielded {stage: sum}.
-
-    Args:
-        stages: stage -> names of the methods that are it.
-    """
-    totals = dict.fromkeys(stages, 0.0)
-
-    def synchronise() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    def timed(stage: str, method: Callable) -> Callable:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            synchronise()
-            start = time.perf_counter()
-            result = method(*args, **kwargs)
-            synchronise()
-            totals[stage] += (time.perf_counter() - start) * 1e3
-            return result
-
-        return call
-
-    for stage, names in stages.items():
-        for name in names:
-            setattr(owner, name, timed(stage, getattr(owner, name)))
-    try:
-        yield totals
-    finally:
-        for name in itertools.chain(*stages.values()):
-            delattr(owner, name)
 
 
 def peak_memory_mib(call: Call, device: torch.device) -> float | None:
