@@ -106,9 +106,9 @@ class Engine:
         given = choices if choices is None or isinstance(choices, Choices) else Choices.load(choices)
         if given is not None:
             given.check(self._made_for(), "choices" if given is choices else choices)
-        self._make(given)
         self._graphs_asked = graphs
         self.set_thresholds(thresholds)
+        self._make(given)
 
     def __call__(self, frames: Tensor, glance_frames: Tensor | None = None) -> Output:
         """Recognises B videos, as the model does (see `VideoModel.forward`).
@@ -150,7 +150,7 @@ class Engine:
     def refresh(self) -> None:
         """Takes the model's weights as they are now, in the forms that were chosen before."""
         self._make(self.choices)
-        self.set_thresholds(self.thresholds)
+        self._graphs, self._eager_because = self._capturing()  # of the new weights
 
     def report(self) -> Report:
         """What runs where, and how fast: a table for every stage, module and layer; takes seconds to measure."""
@@ -230,19 +230,20 @@ class Engine:
 
     def _capturing(self) -> tuple[Graphs | None, str | None]:
         """The graphs, or the reason why there are none."""
-        reason = None
-        if self.device.type != "cuda":
-            reason = "CUDA graphs are of GPUs"
-        elif self.thresholds is not None:
-            reason = "with thresholds, the host learns at every exit who has left"
-        elif self._graphs_asked is False:
-            reason = "graphs=False"
+        reason = self._why_not_captured()
         require(
             reason is None or self._graphs_asked is not True,
             lambda: f"graphs=True cannot be: {reason}",
             RuntimeError,
         )
         return (Graphs(self._forward, self.batch_size), None) if reason is None else (None, reason)
+
+    def _why_not_captured(self) -> str | None:
+        if self.device.type != "cuda":
+            return "CUDA graphs are of GPUs"
+        if self.thresholds is not None:
+            return "with thresholds, the host learns at every exit who has left"
+        return "graphs=False" if self._graphs_asked is False else None
 
     def _check_inputs(self, frames: Tensor, glance_frames: Tensor | None) -> None:
         self._source.check_inputs(frames, glance_frames)

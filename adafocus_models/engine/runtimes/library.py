@@ -27,7 +27,7 @@ class Library(Runtime):
             forms["one product"] = OneProduct(layer)
         elif _is_product(layer) and other is None and x.ndim == 4:
             forms["product"] = Product(layer)
-        if x.device.type == "cpu" and _onednn_packs(layer, x):
+        if x.device.type == "cpu" and _onednn_packs(x):
             forms["onednn"] = Packed(layer, x)
         if x.device.type == "cuda":
             forms |= _cudnn_forms(layer, x, other)
@@ -106,9 +106,11 @@ class Packed(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise.binary(x, other, self.weight, self.bias, *self.geometry, *tail)
 
 
-def _onednn_packs(layer: Layer, x: Tensor) -> bool:
-    has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    return has_onednn and x.dtype in (torch.float32, torch.bfloat16)
+def _onednn_packs(x: Tensor) -> bool:
+    """Tells if oneDNN is there and takes the dtype on this processor."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _cudnn_forms(layer: Layer, x: Tensor, other: Tensor | None) -> Mapping[str, nn.Module]:
