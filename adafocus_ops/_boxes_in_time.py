@@ -72,7 +72,9 @@ def for_frames(
     check_in_range("frame_index", frame_index, num_frames, "num_frames")
     frame_index, boxes = frame_index.long(), at_least_float32(boxes)
     if boxes.ndim == 2:
-        each = boxes[:, None].expand(rows, picked, 4)
+        # A copy always: of one video alone, reshape would give a view of stride 0, which a program that torch.export
+        # made with several videos, whose copies are contiguous, hands to the kernels as it is.
+        each = boxes[:, None].expand(rows, picked, 4).clone(memory_format=torch.contiguous_format)
     else:
         weights = _weights_in_time(frame_index, num_frames, boxes.shape[1], interpolation, boxes.dtype)
         # A sum over all glance frames, for a gradient without atomics; infinite boxes stay those of their frames.

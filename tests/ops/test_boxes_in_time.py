@@ -45,6 +45,13 @@ def test_one_box_a_video_is_that_of_all_its_frames():
     assert flat.tolist() == [3, 5, 0, 7, 7, 8]
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_boxes_are_a_copy_whatever_the_batch(rows):
+    """Of one video too: kernels take contiguous boxes, and an exported program is one for every batch."""
+    found, _ = boxes.for_frames(torch.rand(rows, 4), torch.tensor([[3, 5, 0]] * rows), 6)
+    assert found.stride() == (4, 1)
+
+
 def test_videos_are_where_they_are_in_the_batch():
     index = torch.tensor([[3, 5], [1, 2]])
     for videos in (torch.tensor([4, 1]), torch.tensor([4, 1], dtype=torch.int32)):
