@@ -3,9 +3,7 @@
 import argparse
 import json
 import math
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 
 from adafocus_ops.checks import require
 
+from . import command_line
 from .class_names import read_class_names
 from .data import Clip, read_clip, short_side_for
 from .exits import Gate, Thresholds
@@ -54,18 +53,7 @@ def predict(model: VideoModel, path: str | Path, *, gate: Gate | None = None) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: 0 on success, 2 with a message where an argument, a file or one of the clips does not fit."""
-    options = _parser().parse_args(arguments)
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-        try:
-            return _run(options)
-        except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-            # What the interpreter flushes at its end must find an open file.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except (ImportError, OSError, ValueError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+    return command_line.run(_run, _parser().parse_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", default="uni_adafocus_tsm_96_8+8", help=f"one of {', '.join(list_models())}; default %(default)s")
     add("--checkpoint", type=Path, help="weights: ours or the published ones; random without")
     add("--labels", type=Path, help="text file with one class name per line, as many as the model has classes")
-    add("--top", type=_count, default=5, metavar="K", help="how many of the likeliest classes to print; default 5")
+    add("--top", type=command_line.count, default=5, metavar="K", help="how many of the likeliest to print; default 5")
     add(
         "--threshold",
         type=_threshold,
@@ -85,14 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--overlay", type=_overlay, help="draw where the model looked, to a .png or .mp4 file; for one clip")
     add("--json", action="store_true", help="print one line of JSON per clip")
-    add("--device", type=_device, default="cpu", help="cpu (the default), cuda, cuda:1, ...")
+    add("--device", type=command_line.device, default="cpu", help="cpu (the default), cuda, cuda:1, ...")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _threshold(text: str) -> float | Path:
@@ -112,15 +94,6 @@ def _overlay(text: str) -> Path:
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"its folder {str(path.parent)!r} does not exist")
     return path
-
-
-def _device(text: str) -> torch.device:
-    try:
-        device = torch.device(text)
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:  # torch was built without it, or there is none
-        raise argparse.ArgumentTypeError(f"cannot use {text!r}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _run(options: argparse.Namespace) -> int:
