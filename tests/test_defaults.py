@@ -70,7 +70,14 @@ DEFAULTS = {
     "adafocus_ops.weighted_sample": {"sorted": False},
     "adafocus_ops.temporal_shift": {"fold_div": 8, "inverse": False},
 }
-MODULES = ("adafocus_ops", "adafocus_ops.boxes", "adafocus_models", "adafocus_models.data", "adafocus_models.pictures")
+MODULES = (
+    "adafocus_ops",
+    "adafocus_ops.boxes",
+    "adafocus_models",
+    "adafocus_models.data",
+    "adafocus_models.export",
+    "adafocus_models.pictures",
+)
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, Callable]]:
