@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import torch
 
+from .ranks import Ranks
+
 # What an argument, a file or a package that is missing raises; anything else is a mistake in a command.
 EXPECTED: tuple[type[Exception], ...] = (ImportError, OSError, ValueError)
 
@@ -40,9 +42,9 @@ def count(text: str) -> int:
 
 
 def device(text: str) -> torch.device:
-    """An argument that is a device of this machine."""
+    """An argument that is a device of this machine; of torchrun's processes, "cuda" gives each a GPU of its own."""
     try:
-        found = torch.device(text)
+        found = Ranks.of_torchrun().device(torch.device(text))
         torch.empty(0, device=found)
     except (AssertionError, RuntimeError) as error:  # torch was built without it, or there is none
         raise argparse.ArgumentTypeError(f"cannot use {text!r}: {str(error).splitlines()[0]}") from error

@@ -4,9 +4,10 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +19,7 @@ from .data import Clip, read_clip, short_side_for
 from .exits import Gate, Thresholds
 from .networks import Output, VideoModel
 from .pictures import contact_sheet, write_video
+from .ranks import Ranks
 from .registry import create_model, list_models
 
 OVERLAYS = (".png", ".mp4")
@@ -96,8 +98,30 @@ def _overlay(text: str) -> Path:
     return path
 
 
+class _Said(NamedTuple):
+    """What there is to print of a clip."""
+
+    answer: str | None
+    error: str | None = None
+
+
 def _run(options: argparse.Namespace) -> int:
     """The exit code: 2 if one of several clips could not be read, which keeps none of the others from it."""
+    here = Ranks.of_torchrun()
+    exit_code = 0
+    with here.joined():
+        work = partial(_said, options)
+        for said in here.in_order(work, options.clips, expected=command_line.EXPECTED):
+            if said.error is not None:
+                print(f"error: {said.error}", file=sys.stderr)
+                exit_code = 2
+            if said.answer is not None:
+                print(said.answer, flush=True)
+    return exit_code
+
+
+def _said(options: argparse.Namespace, clips: Sequence[str]) -> Iterator[_Said]:
+    """Of each of these clips, one after the other."""
     if options.overlay:
         require(len(options.clips) == 1, lambda: f"--overlay draws one clip, got {len(options.clips)}")
         same = options.overlay.resolve() == Path(options.clips[0]).resolve()
@@ -110,21 +134,17 @@ def _run(options: argparse.Namespace) -> int:
     if options.checkpoint:
         model.load_checkpoint(options.checkpoint)
     model.to(options.device)
-    exit_code = 0
-    for clip in options.clips:
+    for clip in clips:
         try:
             candidates, glance, output = predict(model, clip, gate=gate)
             answer = _answer(options, clip, candidates, output, names)
             if options.overlay:
                 _draw(options, model, candidates, glance, output, answer)
+            said = _Said(json.dumps(answer) if options.json else _text(answer, model))
         except (OSError, ValueError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            answer, exit_code = {"clip": clip, "error": str(error)}, 2
-        if options.json:
-            print(json.dumps(answer), flush=True)
-        elif "error" not in answer:
-            print(_text(answer, model), flush=True)
-    return exit_code
+            answer = {"clip": clip, "error": str(error)}
+            said = _Said(json.dumps(answer) if options.json else None, str(error))
+        yield said
 
 
 def _gate(options: argparse.Namespace, model: VideoModel) -> Thresholds | None:
