@@ -110,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
     here = Ranks.of_torchrun()
     exit_code = 0
     with here.joined():
-        work = partial(_said, options)
+        work = partial(_answers, options)
         for said in here.in_order(work, options.clips, expected=command_line.EXPECTED):
             if said.error is not None:
                 print(f"error: {said.error}", file=sys.stderr)
@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
     return exit_code
 
 
-def _said(options: argparse.Namespace, clips: Sequence[str]) -> Iterator[_Said]:
+def _answers(options: argparse.Namespace, clips: Sequence[str]) -> Iterator[_Said]:
     """Of each of these clips, one after the other."""
     if options.overlay:
         require(len(options.clips) == 1, lambda: f"--overlay draws one clip, got {len(options.clips)}")
