@@ -2,10 +2,14 @@
 
 Prints the paper's Tables II, IV and V with this machine's videos a second beside the published ones, by one or more
 engines that take turns, checks every model first, and keeps one JSON record per configuration and engine.
+
+Under torchrun every process runs the same on a device of its own, at the same time, and their videos a second add up:
+torchrun --nproc-per-node 8 bench/throughput.py
 """
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,6 +19,7 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
 
+from adafocus_models.ranks import Ranks
 from adafocus_ops import backends, use_backend
 from bench.cases import engines, models
 from bench.cases.roofline import Rates, roofline, work_of
@@ -72,6 +77,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--plot", action="store_true", help="write a plot beside the records")
     args = parser.parse_args(arguments)
+    args.ranks = Ranks.of_torchrun()
+    args.device = args.ranks.device(args.device)
     args.dtype = args.dtype or DEFAULT_DTYPE[args.device.type]
     args.max_seconds = MAX_SECONDS[args.device.type] if args.max_seconds is None else args.max_seconds
     args.engine = list(engines.NAMES) if "all" in args.engine else list(dict.fromkeys(args.engine))
@@ -92,7 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
-    with use_backend(args.backend) if args.backend else contextlib.nullcontext():
+    if args.device.index is not None:
+        torch.cuda.set_device(args.device)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(args.ranks.joined())
+        if args.backend:
+            stack.enter_context(use_backend(args.backend))
+        if args.ranks.rank:  # rank 0 alone has something to tell
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         return run(args)
 
 
@@ -121,13 +135,16 @@ def run(args: argparse.Namespace) -> int:
                 else:
                     failures.append(f"{case} by {name}: differs from the plain model, not timed: {model.check}")
                 step()
-    records = measure(prepared, args, env)
+    args.ranks.gather(None)  # all are ready
+    everyone = args.ranks.gather((measure(prepared, args, env) if prepared else [], failures))
+    records = models.merged([of_rank for of_rank, _ in everyone])
     if records:
         report(records, args)
     if args.profile:
         for (case, name), model in prepared.items():
             if name == engines.OURS:
                 print(f"\n{case}\n{model.runner.engine.report()}")
+    failures = [failure for _, of_rank in everyone for failure in of_rank] or failures
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0

@@ -1,5 +1,6 @@
 """Cases of the models: the paper's Tables II, IV and V, with inputs in place, tuned and checked."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,6 +271,7 @@ def make_record(
         "mode": "inference",
         "layout": engines.LAYOUT.get(runner.name, "channels_last"),
         "batch_size": batch_size,
+        "processes": 1,
         "frames": "+".join(str(count) for count in (model.num_glance_frames, model.num_focus_frames) if count),
         "patch": model.patch_size,
         "exit_ratio": {"asked": case.exit_ratio, "realised": realised},
@@ -285,6 +287,22 @@ def make_record(
         "times_engine": {},
         **shared,
     }
+
+
+def merged(of_ranks: Sequence[Sequence[Record]]) -> list[Record]:
+    """One record of each model that every process has timed, at the same time and each on a device of its own: videos
+    a second add up, and the time of a batch is that of the slowest."""
+    same: dict[tuple[str, str], list[Record]] = {}
+    for record in itertools.chain(*of_ranks):
+        same.setdefault((record["case"], record["engine"]), []).append(record)
+    records = []
+    for each in same.values():
+        if len(each) == len(of_ranks):
+            slowest = max(each, key=lambda record: record["stats"]["p50_ms"])
+            speed = sum(record["videos_per_s"] for record in each)
+            records.append(slowest | {"videos_per_s": speed, "processes": len(each), "ratios": {}, "times_engine": {}})
+    add_ratios(records)
+    return records
 
 
 def add_ratios(records: list[Record]) -> None:

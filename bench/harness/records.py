@@ -12,7 +12,7 @@ Record = dict[str, Any]
 RESULTS = ROOT / "bench" / "results"
 
 # A new record replaces the one with the same values of these.
-KEY = ("what", "case", "engine", "device", "dtype", "backend", "threads", "input", "batch_size")
+KEY = ("what", "case", "engine", "device", "dtype", "backend", "threads", "input", "batch_size", "processes")
 
 REQUIRED = ("what", "case", "device", "dtype", "backend", "threads", "input")
 REQUIRED += ("mode", "layout", "stats", "check", "ratios", "env")
@@ -46,7 +46,7 @@ def read_all(what: str, folder: Path = RESULTS) -> list[Record]:
 
 
 def key(record: Record) -> tuple[str, ...]:
-    """The values that tell a record from others; only models have an engine and a batch size."""
+    """The values that tell a record from others; only models have an engine, a batch size, and processes."""
     return tuple(str(record.get(name)) for name in KEY)
 
 

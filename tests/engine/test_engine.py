@@ -164,12 +164,12 @@ def test_a_choice_that_there_is_not(tmp_path):
     content = json.loads(path.read_text())
     content["modules"]["focus_encoder"]["form"] = "tensorrt"
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="choices must be of library, .*, got 'tensorrt'"):
+    with pytest.raises(ValueError, match=r"choices must be of library, .*, got 'tensorrt'"):
         engine_of(model, choices=path)
     content["modules"]["focus_encoder"]["form"] = LAYERS
     content["modules"]["focus_encoder"]["layers"]["conv1_layer"]["form"] = "library: magic"
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="choices must have one of plain, .* for conv1_layer"):
+    with pytest.raises(ValueError, match=r"choices must have one of plain, .* for conv1_layer"):
         engine_of(model, choices=path)
 
 
@@ -226,7 +226,7 @@ def test_a_runtime_that_cannot_run_says_why(doubling):
     model = small("tsm", torch.float32)
     with pytest.raises(RuntimeError, match="runtime 'doubling' cannot run here: it needs another machine; can: libr"):
         Engine(model, batch_size=1, runtime="doubling")
-    with pytest.raises(ValueError, match="runtime must be \"auto\" or of library, .*, got 'tensorrt'"):
+    with pytest.raises(ValueError, match=r"runtime must be \"auto\" or of library, .*, got 'tensorrt'"):
         Engine(model, batch_size=1, runtime="tensorrt")
     for name in ("openvino", "onnxruntime"):
         assert "CPU" in RUNTIMES[name].why_not(torch.device("cuda"), torch.float32)
