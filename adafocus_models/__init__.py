@@ -1,6 +1,7 @@
 """The paper's models on the public ops: `create_model` first, then call what it returns on frames."""
 
 from .backbones import X3D, MobileNetV2, ResNet50
+from .engine import Choices, Engine
 from .exits import (
     Curve,
     Evaluation,
@@ -51,9 +52,11 @@ __all__ = [
     "AdaFocusV1TSM",
     "AdaFocusV2",
     "AdaFocusV2TSM",
+    "Choices",
     "Configuration",
     "Curve",
     "Decision",
+    "Engine",
     "Evaluation",
     "ExitLoop",
     "MobileNetV2",

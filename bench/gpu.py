@@ -44,6 +44,12 @@ def parts(gpu: bool) -> list[Part]:
             [[python, "setup.py", "build_ext", "--inplace"]],
             env={"ADAFOCUS_CUDA": "1"} if gpu else {},
         ),
+        Part(
+            "engine",
+            60,
+            [[python, f"{bench}/throughput.py", *ENGINES, *names, *clip_options()] for names in SIDE_BY_SIDE],
+            missing=timing,
+        ),
         Part("cuda-report", 5, [[python, f"{bench}/cuda_report.py", f"--json={LOGS}/cuda-report.json"]], cannot=2),
         Part("conformance", 30, [conformance]),
         sanitizer(gpu),
@@ -52,6 +58,13 @@ def parts(gpu: bool) -> list[Part]:
             "throughput", 15, [[python, f"{bench}/throughput.py", "--max-seconds=60", *clip_options()]], missing=timing
         ),
     ]
+
+
+# The paper's ratio as its code runs it, and beside what we make of it what a user would pick, which takes minutes to
+# prepare.
+ENGINES = ["--max-seconds=30", "--configs", "tsm_plus_8+8", "uni_adafocus_tsm_96_8+8", "uni_adafocus_tsm_128_8+16"]
+ENGINES += ["--engine"]
+SIDE_BY_SIDE = (["published", "eager", "engine"], ["engine", "compile"])
 
 
 def sanitizer(gpu: bool) -> Part:

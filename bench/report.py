@@ -1,8 +1,8 @@
 """Makes the documentation's tables, and plots, from the records in bench/results: python bench/report.py
 
 Prints the tables; --update writes them into the files that are named (default: docs/measured.md and README.md), each
-between its marker `<!-- bench:throughput -->`, `<!-- bench:ops -->` or `<!-- bench:headline -->` and the next
-`<!-- /bench -->`; --check fails where that would change a file.
+between its marker, `<!-- bench:throughput -->`, `<!-- bench:engine -->`, `<!-- bench:ops -->` or
+`<!-- bench:headline -->`, and the next `<!-- /bench -->`; --check fails where that would change a file.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from bench.harness.plots import plot_engines, plot_throughput
 from bench.harness.records import RESULTS, Record, read_all
 from bench.harness.tables import (
     Table,
+    chosen_table,
     engines_table,
     group_engines,
     group_records,
@@ -50,11 +51,15 @@ def section(what: str, folder: Path = RESULTS) -> str:
 
 
 def throughput(folder: Path) -> list[Table]:
-    """A table of engines for each group of models that has several, and two for each engine."""
-    groups = throughput_groups(folder)
+    """Two tables for each group of models."""
     tables = (throughput_table, stage_table)
-    compared = [engines_table(group, OURS) for group in group_engines(itertools.chain(*groups))]
-    return compared + [make(group, NAMES[group[0]["table"]]) for group in groups for make in tables]
+    return [make(group, NAMES[group[0]["table"]]) for group in throughput_groups(folder) for make in tables]
+
+
+def engine(folder: Path) -> list[Table]:
+    """Engines side by side, and what ours chose, for each group of models that several have run."""
+    groups = group_engines(itertools.chain(*throughput_groups(folder)))
+    return [make(group, OURS) for group in groups for make in (engines_table, chosen_table)]
 
 
 def throughput_groups(folder: Path) -> list[list[Record]]:
@@ -79,7 +84,7 @@ def headline(folder: Path) -> list[Table]:
     return [headline_table(chosen)] if chosen else []
 
 
-SECTIONS = {"throughput": throughput, "ops": ops, "headline": headline}
+SECTIONS = {"throughput": throughput, "engine": engine, "ops": ops, "headline": headline}
 
 
 def markdown(table: Table) -> str:

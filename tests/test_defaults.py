@@ -54,6 +54,13 @@ DEFAULTS = {
         "num_glance_frames": 8,
         "num_focus_frames": 12,
     },
+    "adafocus_models.Engine": {
+        "runtime": "auto",
+        "graphs": "auto",
+        "check": True,
+        "keep_memory": True,
+        "progress": True,
+    },
     "adafocus_models.data.read_clip": {"frame_size": 224, "short_side": 256},
     "adafocus_models.Thresholds": {"criterion": "entropy"},
     "adafocus_models.solve_thresholds": {"criterion": "entropy"},

@@ -24,7 +24,9 @@ def run_example(page: Path, heading: str) -> dict:
     return names
 
 
-def test_blocks_of_readme_run_as_pasted_one_after_the_other():
+def test_blocks_of_readme_run_as_pasted_one_after_the_other(monkeypatch):
+    monkeypatch.setattr("adafocus_models.engine.walking.LAYER_SECONDS", 0.0)
+    monkeypatch.setattr("adafocus_models.engine.tuning.MODULE_SECONDS", 0.0)
     pytest.importorskip("av", reason="the second block reads a video")
     try:
         sample_clip()

@@ -73,6 +73,14 @@ def engines_table(records: Sequence[Record], ours: str) -> Table:
     )
 
 
+def chosen_table(records: Sequence[Record], ours: str) -> Table:
+    """Who computes each module by our choice."""
+    chosen = {record["case"]: record["chosen"] for record in records if record["engine"] == ours}
+    modules = list(dict.fromkeys(name for forms in chosen.values() for name in forms))
+    lines = [[case, *(forms.get(name, "-") for name in modules)] for case, forms in chosen.items()]
+    return Table(f"What the {ours} chose: {describe(records, engine=False)}", ["model", *modules], lines)
+
+
 def is_compared(records: Sequence[Record], names: ModelNames) -> bool:
     """Tells if a model other than the rival has its ratio to it."""
     return any(names.rival in record["ratios"] for record in records if record["case"] != names.rival)

@@ -8,6 +8,8 @@ def throughput_record(case: str, videos_per_s: float, **changes) -> dict:
         "what": "throughput",
         "case": case,
         "table": "IV",
+        "engine": "eager",
+        "chosen": None,
         "mode": "inference",
         "layout": "channels_last",
         "device": "Made-up CPU",
@@ -16,6 +18,7 @@ def throughput_record(case: str, videos_per_s: float, **changes) -> dict:
         "threads": 2,
         "input": "clip.mp4",
         "batch_size": 2,
+        "processes": 1,
         "frames": "8+8",
         "patch": 96,
         "exit_ratio": {"asked": 0.0, "realised": 0.0},
@@ -27,6 +30,7 @@ def throughput_record(case: str, videos_per_s: float, **changes) -> dict:
         "peak_memory_mib": 123.4,
         "check": {"passed": True, "max_error": 1e-5, "tolerance": 1e-3},
         "ratios": {"tsm_plus_8+8": 3.2},
+        "times_engine": {"eager": 1.0},
         "env": ENV,
     } | changes
 

@@ -104,14 +104,17 @@ def test_parts_share_the_time_that_is_left(monkeypatch, capsys):
 def test_unknown_part_is_an_error(capsys):
     with pytest.raises(SystemExit):
         gpu.main(["--parts", "build,nothing"])
-    assert "there is no nothing; the parts are build, cuda-report, conformance, sanitizer" in capsys.readouterr().err
+    assert (
+        "there is no nothing; the parts are build, engine, cuda-report, conformance, sanitizer"
+        in capsys.readouterr().err
+    )
 
 
 def test_what_runs_with_and_without_a_gpu(monkeypatch):
     monkeypatch.setattr(gpu, "find_sanitizer", lambda: "/somewhere/compute-sanitizer")
     with_gpu, without = ({part.name: part for part in gpu.parts(has_gpu)} for has_gpu in (True, False))
     assert [name for name, part in with_gpu.items() if part.missing] == []
-    assert [name for name, part in without.items() if part.missing] == ["sanitizer", "ops", "throughput"]
+    assert [name for name, part in without.items() if part.missing] == ["engine", "sanitizer", "ops", "throughput"]
     assert "--require-backend=cuda" in with_gpu["conformance"].commands[0]
     assert "--require-backend=triton" in with_gpu["conformance"].commands[0]
     assert with_gpu["build"].env == {"ADAFOCUS_CUDA": "1"}

@@ -1,16 +1,22 @@
 """bench/throughput.py and the cases of the models: names, forced exits, the check before timing, and a short run."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from made_up_records import throughput_record
 
 import adafocus_ops
 from adafocus_models import configurations, create_model, fold_batch_norm
 from adafocus_models import multiply_adds as count
 from bench import throughput
-from bench.cases import models, models_check
+from bench.cases import engines, models, models_check, published, roofline
 from bench.harness import records
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
 UNI = "uni_adafocus_tsm_96_8+8"
 
 
@@ -171,7 +177,7 @@ def test_short_run_prints_and_keeps_records(monkeypatch, tmp_path, capsys):
     path = tmp_path / "records.jsonl"
     configs = ["tsm_plus_8+8", f"{UNI}/exit=0.5"]
     arguments = ["--device", "cpu", "--synthetic", "--batch-size", "2", "--runs", "1", "--json", str(path)]
-    assert throughput.main([*arguments, "--configs", *configs]) == 0
+    assert throughput.main([*arguments, "--engine", "eager", "--configs", *configs]) == 0
     rival, uni = records.read(path)
     for record in (rival, uni):
         assert set(records.REQUIRED) <= set(record)
@@ -197,9 +203,94 @@ def test_run_with_a_model_that_differs_fails_and_keeps_no_record(monkeypatch, tm
         return copy
 
     monkeypatch.setattr(models, "create_model", small_model)
-    monkeypatch.setattr(models, "fold_batch_norm", broken)
+    monkeypatch.setattr(engines, "fold_batch_norm", broken)
     path = tmp_path / "records.jsonl"
     arguments = ["--device", "cpu", "--synthetic", "--batch-size", "1", "--runs", "1", "--json", str(path)]
-    assert throughput.main([*arguments, "--configs", "tsm_plus_8+8"]) == 1
-    assert "tsm_plus_8+8: differs from the plain model, not timed" in capsys.readouterr().err
+    assert throughput.main([*arguments, "--engine", "eager", "--configs", "tsm_plus_8+8"]) == 1
+    assert "tsm_plus_8+8 by eager: differs from the plain model, not timed" in capsys.readouterr().err
     assert not path.exists()
+
+
+def test_engines_side_by_side(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(models, "create_model", small_model)
+    monkeypatch.setattr("adafocus_models.engine.walking.LAYER_SECONDS", 0.0)
+    monkeypatch.setattr("adafocus_models.engine.tuning.MODULE_SECONDS", 0.0)
+    for name in ("openvino", "onnxruntime"):
+        monkeypatch.setattr(engines.RUNTIMES[name], "why_not", lambda *_: "not in this test")
+    path = tmp_path / "records.jsonl"
+    arguments = ["--device", "cpu", "--synthetic", "--batch-size", "1", "--runs", "1", "--json", str(path), "--profile"]
+    names = ["published", "eager", "openvino", "engine"]
+    assert throughput.main([*arguments, "--engine", *names, "--configs", UNI]) == 0
+    found = {record["engine"]: record for record in records.read(path)}
+    assert set(found) == {"published", "eager", "engine"}
+    ours = found["engine"]
+    assert set(ours["chosen"]) >= {"glance_encoder", "focus_encoder"}
+    assert found["published"]["layout"] == "contiguous"
+    assert found["eager"]["chosen"] is None
+    for name, record in found.items():
+        assert ours["times_engine"][name] == pytest.approx(ours["videos_per_s"] / record["videos_per_s"])
+        assert record["roofline"]["multiply_adds"] == ours["roofline"]["multiply_adds"] > 0
+        assert record["roofline"]["floor_share"] > 0
+        assert set(record["stages_ms"]) == {"read", "glance", "policy", "focus", "head"}
+    output = capsys.readouterr().out
+    assert "not openvino: not in this test" in output
+    assert "engine / fastest other" in output
+    assert "CUDA graphs: no" in output  # the profile
+
+
+def test_an_engine_that_there_is_not(capsys):
+    with pytest.raises(SystemExit):
+        throughput.main(["--synthetic", "--engine", "tensorrt"])
+    assert "invalid choice: 'tensorrt'" in capsys.readouterr().err
+
+
+def test_videos_of_several_processes_add_up():
+    one = [throughput_record(UNI, 100.0), throughput_record("tsm_plus_8+8", 40.0)]
+    slow = {"p20_ms": 19.0, "p50_ms": 20.0, "p80_ms": 21.0, "n": 30}
+    two = [throughput_record(UNI, 50.0, stats=slow), throughput_record("tsm_plus_8+8", 40.0)]
+    uni, rival = models.merged([one, two])
+    assert (uni["videos_per_s"], rival["videos_per_s"], uni["processes"]) == (150.0, 80.0, 2)
+    assert uni["stats"] == slow
+    assert uni["ratios"] == {"tsm_plus_8+8": 150 / 80}
+    assert models.merged([one, two[:1]])[0]["case"] == UNI  # what one of them could not run is in none
+    assert len(models.merged([one, two[:1]])) == 1
+    assert models.merged([]) == []
+
+
+@pytest.mark.slow
+def test_two_processes_give_one_table(tmp_path):
+    """Two processes of torchrun over gloo."""
+    path = tmp_path / "records.jsonl"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "bench/throughput.py"]
+    command += ["--synthetic", "--threads", "1", "--batch-size", "1", "--runs", "1", "--configs", UNI]
+    command += ["--engine", "eager", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    [record] = records.read(path)
+    assert record["processes"] == 2
+    assert done.stdout.count("Throughput:") == 1
+    assert record["videos_per_s"] > 1.2e3 / record["stats"]["p50_ms"]  # of two, not of one
+
+
+def test_work_by_layer_is_what_the_costs_say():
+    model = create_model(UNI)
+    work = roofline.work_of(model, 128)
+    assert sum(layer.multiply_adds for layer in work) == count(model)["total"]
+    rates = roofline.Rates(gb_per_s=1e9, gmac_per_s=1.0)
+    assert roofline.floor_ms(work, rates, 4) == pytest.approx(count(model)["total"] / 1e6)
+    shares = roofline.roofline(work, 2 * count(model)["total"] / 1e6, rates, 4)
+    assert shares["matrix_share"] == shares["floor_share"] == pytest.approx(0.5)
+
+
+@torch.inference_mode()
+def test_published_style_sees_what_the_model_sees(plain):
+    model, *inputs = plain
+    made = published.published_style(model, torch.float32)
+    ready = [published.normalised(x, made, torch.float32) for x in inputs]
+    assert all(x.is_contiguous() and x.dtype == torch.float32 for x in ready)
+    expected = model(*inputs)
+    found = made(*ready)
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=1e-2)
+    scale = float(expected.logits.abs().max())
+    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-3 * scale)
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in made.modules())

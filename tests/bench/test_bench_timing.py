@@ -26,20 +26,6 @@ def test_stats_are_percentiles():
     assert timing.stats([float(n) for n in range(101)]) == {"p20_ms": 20.0, "p50_ms": 50.0, "p80_ms": 80.0, "n": 101}
 
 
-def test_timed_methods_add_up_and_are_taken_away():
-    class Owner:
-        def work(self, x, *, y):
-            return x + y
-
-    owner = Owner()
-    with timing.timed_methods(owner, {"work": ("work",)}, CPU) as totals:
-        assert owner.work(1, y=2) == 3
-        first = totals["work"]
-        owner.work(1, y=2)
-    assert 0 < first < totals["work"]
-    assert vars(owner) == {}
-
-
 def test_peak_memory_sees_what_is_freed_again():
     def call():
         torch.ones(64 * 2**20 // 4).sum()
