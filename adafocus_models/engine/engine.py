@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from ..exits import ExitLoop, Gate
 from ..networks import Output, VideoModel, fold_batch_norm
 from .buffers import read_into_buffers
 from .choices import Choices
-from .facts import facts
+from .facts import computes_with, facts
 from .graphs import Graphs
+from .measuring import cudnn_searches
 from .memory import keep_freed_memory
 from .progress import show_progress
 from .report import Report, make_report
@@ -40,7 +42,7 @@ class Engine:
         model: in evaluation mode, which stays as it is. It is the specification.
         batch_size: videos at a time. More are split, fewer are padded where forwards are captured.
         dtype: of weights and activations; None for the model's. 16 bits only where they are asked for: answers
-            then differ by their rounding.
+            then differ by their rounding. A CPU without instructions for them warns.
         device: None for the model's.
         thresholds: with which videos leave early, for a model with exits, or any other `gate` that the model takes;
             None sends all to the last exit. Who has left is known on the host, so such forwards are not captured.
@@ -90,9 +92,12 @@ class Engine:
         require(is_model, lambda: f"model must be a VideoModel, got {describe(model)}", TypeError)
         weight = next(model.parameters())
         self.batch_size = positive_int("batch_size", batch_size)
-        self.device = torch.device(weight.device if device is None else device)
+        self.device = torch.empty(0, device=weight.device if device is None else device).device  # with its index
         self.dtype = weight.dtype if dtype is None else dtype
         require(self.dtype in DTYPES, lambda: f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype!r}")
+        if self.device.type == "cpu" and not computes_with(self.dtype):
+            name = str(self.dtype).removeprefix("torch.")
+            warnings.warn(f"this processor has no {name} arithmetic: float32 is many times as fast", stacklevel=2)
         require(
             isinstance(graphs, bool) or graphs == "auto", lambda: f'graphs must be "auto" or a bool, got {graphs!r}'
         )
@@ -166,7 +171,7 @@ class Engine:
             folded = fold_batch_norm(model).requires_grad_(False)
             folded.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
         self._versions = _versions(model)
-        with torch.inference_mode(), show_progress("engine", self._progress) as step:
+        with torch.inference_mode(), cudnn_searches(), show_progress("engine", self._progress) as step:
             found = tune_model(
                 folded,
                 self._example(),
@@ -193,7 +198,7 @@ class Engine:
             **frames,
             "batch_size": self.batch_size,
             "dtype": str(self.dtype).removeprefix("torch."),
-            **facts(self.device, self._runtimes),
+            **facts(self.device, {runtime.name: runtime.version() for runtime in self._runtimes}),
         }
 
     def _example(self) -> tuple[Tensor, Tensor | None]:
@@ -251,7 +256,7 @@ class Engine:
             if x is None:
                 continue
             require(
-                x.device.type == self.device.type and x.device.index in (None, self.device.index or x.device.index),
+                x.device == self.device,
                 lambda name=name, x=x: f"{name} must be on the engine's {self.device}, got {x.device}",
             )
             require(

@@ -1,7 +1,7 @@
 """Facts about this machine that a measured choice depends on."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,9 @@ import torch
 
 import adafocus_ops
 
-from .runtimes import Runtime
 
-
-def facts(device: torch.device, runtimes: Sequence[Runtime]) -> dict[str, Any]:
-    """The device, its threads, and the versions of all that computes."""
-    versions = {runtime.name: runtime.version() for runtime in runtimes}
+def facts(device: torch.device, versions: Mapping[str, str | None]) -> dict[str, Any]:
+    """The device, its threads, and the versions of all that computes: ours, torch's and those given."""
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
@@ -22,6 +19,15 @@ def facts(device: torch.device, runtimes: Sequence[Runtime]) -> dict[str, Any]:
         "adafocus": adafocus_ops.__version__,
         **versions,
     }
+
+
+def computes_with(dtype: torch.dtype) -> bool:
+    """Tells if the processor has instructions for the dtype, as far as torch's libraries use them."""
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype == torch.float16:
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return True
 
 
 def device_name(device: torch.device) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .measuring import cudnn_searches
+
 WARM_UP = 3  # runs before a capture, in which libraries choose algorithms and fill caches
 
 Forward = Callable[..., tuple]  # frames, and glance frames or None -> tensors or None
@@ -65,13 +67,14 @@ class CudaCapture:
         self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, call: Callable[[], tuple]) -> Captured:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                call()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            results = call()
+        with cudnn_searches():
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    call()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool):
+                results = call()
         return graph.replay, results

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,6 +17,12 @@ TIMES_AS_FAR = 3
 
 CACHE_BYTES = 2**27  # more than twice the second-level cache of any GPU
 CALLS_IN_GRAPH = 10
+
+
+def cudnn_searches() -> AbstractContextManager:
+    """Within the block, cuDNN times its algorithms for every new shape and keeps the fastest; other settings stay."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=True, benchmark=True, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -1,6 +1,7 @@
 """The engine gives what the model gives, for every network and any batch, and refuses what it cannot do."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -75,7 +76,10 @@ def test_other_dtypes(dtype):
     """Without a policy, whose boxes would differ with the rounding."""
     model = small("tsm_plus", torch.float32)
     inputs = inputs_of(model, 2, torch.float32)
-    engine = engine_of(model, dtype=dtype, check=True)
+    with warnings.catch_warnings(record=True) as told:
+        engine = engine_of(model, dtype=dtype, check=True)
+    has_none = dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert ["no bfloat16 arithmetic" in str(each.message) for each in told] == [True] * has_none
     assert not any(choice.left_out for choice in engine.choices.modules.values())
     output, expected = engine(*inputs).logits, model(*inputs).logits
     assert output.dtype == dtype

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..facts import computes_with
 from ..layers import ACTIVATIONS, Layer
 from .runtime import Runtime
 
@@ -110,7 +111,7 @@ def _onednn_packs(x: Tensor) -> bool:
     """Tells if oneDNN is there and takes the dtype on this processor."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return False
-    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return x.dtype in (torch.float32, torch.bfloat16) and computes_with(x.dtype)
 
 
 def _cudnn_forms(layer: Layer, x: Tensor, other: Tensor | None) -> Mapping[str, nn.Module]:
