@@ -13,7 +13,7 @@ from bench.cases.models import PAPER
 from bench.harness import environment, records, tables
 
 EXPECTED_THROUGHPUT = """\
-**Throughput: Made-up CPU; float32; batch 2; 2 threads; backend cpu; torch 2.99; commit 0123456789**
+**Throughput: Made-up CPU; eager; float32; batch 2; 2 threads; backend cpu; torch 2.99; commit 0123456789**
 
 | model | frames | patch | GFLOPs (paper) | videos/s | times TSM+ (paper) | paper, RTX 3090 |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -110,6 +110,20 @@ def test_records_of_other_batch_sizes_and_inputs_stay(tmp_path):
     assert [record["input"] for record in kept] == ["clip.mp4", "clip.mp4", "48 boxes", "16 boxes"]
 
 
+def test_engines_stand_side_by_side(results):
+    ours = {"engine": "engine", "chosen": {"glance_encoder": "layers", "focus_encoder": "openvino"}}
+    more = [throughput_record("uni_adafocus_tsm_96_8+8", 15.0, **ours)]
+    more += [throughput_record("uni_adafocus_tsm_96_8+8", 12.0, engine="compile")]
+    records.write(results / "throughput_made-up-cpu.jsonl", more)
+    compared, chosen = report.section("engine", results).split("\n\n**")
+    assert "| model | eager | compile | engine | engine / fastest other |" in compared
+    assert "| uni_adafocus_tsm_96_8+8 | 12.3 | 12 | 15 | 1.22 |" in compared
+    assert "| uni_adafocus_tsm_96_8+8/exit=0.5 | 123 | - | - | - |" in compared
+    assert "| uni_adafocus_tsm_96_8+8 | layers | openvino |" in chosen
+    assert report.section("throughput", results).count("**Throughput: ") == 3
+    assert "15 videos/s" in report.section("headline", results)  # the engine's, where it has run
+
+
 def test_tables_keep_devices_and_dtypes_apart(results):
     more = [
         throughput_record("tsm_plus_8+8", 1.0, dtype="bfloat16"),
@@ -129,7 +143,7 @@ def test_update_fills_in_between_the_markers_and_check_agrees(results, capsys):
     files = [results / "measured.md", results / "README.md"]
     before = (
         "# Title\n<!-- bench:throughput -->\nold\n<!-- /bench -->\ntext\n<!-- bench:ops -->\n<!-- /bench -->\nend\n",
-        "# Other\n<!-- bench:headline -->\nold\n<!-- /bench -->\nend\n",
+        "# Other\n<!-- bench:headline -->\nold\n<!-- /bench -->\nend\n<!-- bench:engine -->\n<!-- /bench -->\n",
     )
     for file, text in zip(files, before, strict=True):
         file.write_text(text)
@@ -142,7 +156,8 @@ def test_update_fills_in_between_the_markers_and_check_agrees(results, capsys):
     expected = (
         f"# Title\n<!-- bench:throughput -->\n{EXPECTED_THROUGHPUT}\n<!-- /bench -->\ntext\n"
         f"<!-- bench:ops -->\n{EXPECTED_OPS}\n<!-- /bench -->\nend\n",
-        f"# Other\n<!-- bench:headline -->\n{EXPECTED_HEADLINE}\n<!-- /bench -->\nend\n",
+        f"# Other\n<!-- bench:headline -->\n{EXPECTED_HEADLINE}\n<!-- /bench -->\nend\n"
+        "<!-- bench:engine -->\nNo measurement is in `bench/results` yet.\n<!-- /bench -->\n",
     )
     assert tuple(file.read_text() for file in files) == expected
     assert report.main([*arguments, "--check", *map(str, files)]) == 0
@@ -152,7 +167,7 @@ def test_missing_marker_is_an_error(results, capsys):
     file = results / "README.md"
     file.write_text("<!-- bench:throughput -->\n<!-- /bench -->\n")
     assert report.main(["--results", str(results), "--check", str(file)]) == 1
-    assert "there must be a line <!-- bench:ops -->" in capsys.readouterr().err
+    assert "there must be a line <!-- bench:engine -->" in capsys.readouterr().err
 
 
 def test_headline_has_ops_before_models(results):

@@ -15,7 +15,7 @@ PROGRAMS, CASES, HARNESS = (sorted(folder.glob("*.py")) for folder in (BENCH, BE
 
 # Room -> the rooms of bench/, and the packages of this project, that its files may import.
 ALLOWED = {
-    "programs": {"bench.cases", "bench.harness", "adafocus_ops"},
+    "programs": {"bench.cases", "bench.harness", "adafocus_ops", "adafocus_models"},
     "cases": {"bench.cases", "bench.harness", "third_party", "adafocus_ops", "adafocus_models"},
     "harness": {"bench.harness", "adafocus_ops"},
 }
