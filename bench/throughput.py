@@ -62,7 +62,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=[engines.EAGER, engines.OURS],
         help="ways to run a model: published (as the paper's code: whole frames gathered, affine_grid and grid_sample, "
         "NCHW, BatchNorm apart), eager (folded, channels_last, our crop), compile (torch.compile), openvino, "
-        "onnxruntime (the same encoders in the same pipeline), engine (adafocus_models.Engine); default eager engine",
+        "onnxruntime (the same encoders in the same pipeline), library (adafocus_models.Engine with what torch brings "
+        "alone), engine (with all that is installed); default eager engine",
     )
     parser.add_argument(
         "--profile", action="store_true", help="print what runs every layer of the engine, and how fast"

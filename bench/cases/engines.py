@@ -13,9 +13,9 @@ from adafocus_models.engine.tuning import ENCODERS, Tuned, module_inputs
 from bench.cases.models_check import Gate
 from bench.cases.published import normalised, published_style
 
-OURS, EAGER, PUBLISHED = "engine", "eager", "published"
+OURS, LIBRARY, EAGER, PUBLISHED = "engine", "library", "eager", "published"
 PEERS = ("compile", "openvino", "onnxruntime")
-NAMES = (PUBLISHED, EAGER, *PEERS, OURS)
+NAMES = (PUBLISHED, EAGER, *PEERS, LIBRARY, OURS)
 LAYOUT = {PUBLISHED: "contiguous"}  # of the others channels_last, or what a runtime makes of it
 
 
@@ -53,12 +53,13 @@ def make_runner(name: str, model: VideoModel, inputs: Sequence[Tensor], dtype: t
     if name == PUBLISHED:
         made = published_style(model, dtype)
         return Runner(name, made, made)
-    if name != OURS:
+    if name not in (OURS, LIBRARY):
         made = fold_batch_norm(model).requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)
         if name in PEERS:
             replace_encoders(made, RUNTIMES[name], inputs)
         return Runner(name, made, made)
-    engine = Engine(model, batch_size=inputs[0].shape[0], dtype=dtype)
+    runtime = LIBRARY if name == LIBRARY else "auto"
+    engine = Engine(model, batch_size=inputs[0].shape[0], dtype=dtype, runtime=runtime)
 
     def run(*inputs: Tensor, gate: Any = None) -> Output:
         if engine.thresholds is not gate:
