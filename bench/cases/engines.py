@@ -1,5 +1,6 @@
 """Ways to run a model that are compared: the engine, what it stands on, and what a user would pick instead."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ class Runner:
     model: VideoModel  # whose stages can be timed
     run: Callable[..., Output]  # frames, and glance frames if it glances; gate
     engine: Engine | None = None
+    made_s: float | None = None  # seconds that an engine took to be made
 
     def __call__(self, *inputs: Tensor, gate: Gate | None = None) -> Output:
         return self.run(*inputs, gate=gate)
@@ -58,6 +60,7 @@ def make_runner(name: str, model: VideoModel, inputs: Sequence[Tensor], dtype: t
         if name in PEERS:
             replace_encoders(made, RUNTIMES[name], inputs)
         return Runner(name, made, made)
+    start = time.perf_counter()
     runtime = LIBRARY if name == LIBRARY else "auto"
     engine = Engine(model, batch_size=inputs[0].shape[0], dtype=dtype, runtime=runtime)
 
@@ -66,7 +69,7 @@ def make_runner(name: str, model: VideoModel, inputs: Sequence[Tensor], dtype: t
             engine.set_thresholds(gate)
         return engine(*inputs)
 
-    return Runner(name, engine.model, run, engine)
+    return Runner(name, engine.model, run, engine, time.perf_counter() - start)
 
 
 @torch.inference_mode()

@@ -268,6 +268,7 @@ def make_record(
         "table": case.table,
         "engine": runner.name,
         "chosen": runner.chosen,
+        "made_s": runner.made_s,
         "mode": "inference",
         "layout": engines.LAYOUT.get(runner.name, "channels_last"),
         "batch_size": batch_size,
