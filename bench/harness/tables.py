@@ -15,6 +15,10 @@ class ModelNames(NamedTuple):
     stages: Mapping[str, str]  # stage -> label, in the order of their work
 
 
+# What models of one table have in common, beside the machine.
+OF_MODELS = ("table", "engine", "dtype", "batch_size", "processes")
+
+
 class Table(NamedTuple):
     """A title, the columns' names and the cells; the first column is text and the others are figures."""
 
@@ -161,19 +165,20 @@ def scaling_table(records: Sequence[Record]) -> Table:
 
 
 def group_records(records: Iterable[Record]) -> list[list[Record]]:
-    """Records by table: of one device, table and dtype (models) or input (ops), backend and number of threads."""
+    """Records by table: of one device, backend and number of threads, and of one input (ops) or all OF_MODELS."""
     groups: dict[tuple, list[Record]] = {}
     for record in records:
-        kind = (record["table"], record["engine"], record["dtype"]) if is_model(record) else record["input"]
+        kind = tuple(record[name] for name in OF_MODELS) if is_model(record) else record["input"]
         groups.setdefault((record["device"], kind, record["backend"], record["threads"]), []).append(record)
     return list(groups.values())
 
 
 def group_engines(records: Iterable[Record]) -> list[list[Record]]:
-    """Records of models by table, device, dtype and threads, as far as more than one engine is among them."""
+    """Records of models that differ in the model and the engine alone, where more than one engine is among them."""
     groups: dict[tuple, list[Record]] = {}
     for record in records:
-        key = record["device"], record["table"], record["dtype"], record["backend"], record["threads"]
+        names = {"device", "backend", "threads", *OF_MODELS} - {"engine"}
+        key = tuple(record[name] for name in sorted(names))
         groups.setdefault(key, []).append(record)
     return [group for group in groups.values() if len({record["engine"] for record in group}) > 1]
 
