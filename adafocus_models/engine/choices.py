@@ -1,13 +1,13 @@
 """Choices of an engine: who computes what, with the times that they were made by, and their file."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from adafocus_ops.checks import require
+
+from ..exits.json_files import read_json, write_json
 
 FILE_FORMAT = "adafocus engine choices"
 FILE_VERSION = 1
@@ -43,14 +43,7 @@ class Choices:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a JSON file, whole or not at all."""
-        content = {"format": FILE_FORMAT, "version": FILE_VERSION, **asdict(self)}
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_json(path, FILE_FORMAT, FILE_VERSION, asdict(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Choices":
@@ -60,14 +53,7 @@ class Choices:
             OSError: the file cannot be opened.
             ValueError: it holds something else; the message says what.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-        except ValueError as error:  # no JSON, or no text
-            raise ValueError(f"{path} must be a JSON file of choices, but it cannot be read: {error}") from error
-        is_ours = isinstance(content, dict) and content.get("format") == FILE_FORMAT
-        require(is_ours, lambda: f'{path} must be a file of choices, with "format": "{FILE_FORMAT}"')
-        version = content.get("version")
-        require(version == FILE_VERSION, lambda: f"{path} must be of version {FILE_VERSION}, got {version!r}")
+        content = read_json(path, FILE_FORMAT, FILE_VERSION, "choices")
         try:
             return cls(dict(content["made_for"]), {name: _choice(each) for name, each in content["modules"].items()})
         except (AttributeError, KeyError, TypeError, ValueError) as error:

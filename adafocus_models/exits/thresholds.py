@@ -1,10 +1,8 @@
 """Exit thresholds, and their files."""
 
-import json
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from adafocus_ops import ExitGate, exit_gate
 from adafocus_ops.checks import check_choice, require
 
+from .json_files import read_json, write_json
 from .scores import CRITERIA, exit_score
 
 # A threshold that no score reaches, and its negative one that every score does.
@@ -80,20 +79,12 @@ class Thresholds(NamedTuple):
     def save(self, path: str | os.PathLike) -> None:
         """Writes a JSON file, whole or not at all."""
         content = {
-            "format": FILE_FORMAT,
-            "version": FILE_VERSION,
             "values": self.values.tolist(),
             "exit_fraction": self.exit_fraction.tolist(),
             "expected_cost": self.expected_cost,
             "criterion": self.criterion,
         }
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_json(path, FILE_FORMAT, FILE_VERSION, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Thresholds":
@@ -103,14 +94,7 @@ class Thresholds(NamedTuple):
             OSError: the file cannot be opened.
             ValueError: it holds something else; the message says what.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-        except ValueError as error:  # no JSON, or no text
-            raise ValueError(f"{path} must be a JSON file of thresholds, but it cannot be read: {error}") from error
-        is_ours = isinstance(content, dict) and content.get("format") == FILE_FORMAT
-        require(is_ours, lambda: f'{path} must be a file of thresholds, with "format": "{FILE_FORMAT}"')
-        version = content.get("version")
-        require(version == FILE_VERSION, lambda: f"{path} must be of version {FILE_VERSION}, got {version!r}")
+        content = read_json(path, FILE_FORMAT, FILE_VERSION, "thresholds")
         values, fractions = (_numbers(path, content, name) for name in ("values", "exit_fraction"))
         require(
             len(values) == len(fractions) >= 1,
