@@ -1,5 +1,6 @@
 """Modules as ONNX models, by which other runtimes and programs read them."""
 
+import copy
 import warnings
 from typing import BinaryIO
 
@@ -17,17 +18,20 @@ def write_onnx(module: nn.Module, x: Tensor, file: str | BinaryIO) -> None:
     Temporal shifts become slices, with as many frames a clip as the module has.
 
     Args:
-        module: an encoder, in evaluation mode, of any dtype; what is written computes in float32.
+        module: an encoder, in evaluation mode, of any dtype, which stays as it is; what is written computes in float32.
         x: an example of its input, [M, 3, H, W].
 
     Raises:
         Exception: whatever torch does with a module that it cannot follow.
     """
+    plain = portable(module)
+    if next(module.parameters()).dtype != torch.float32:
+        plain = copy.deepcopy(plain).float()  # it shares the weights, which stay as they are
     free = {INPUT: {0: "M"}, OUTPUT: {0: "M"}}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # its exporter by torch.export takes ten times as long for the same model
         torch.onnx.export(
-            portable(module).float(),
+            plain,
             (x.float().contiguous(),),
             file,
             dynamo=False,

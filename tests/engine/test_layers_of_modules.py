@@ -1,11 +1,13 @@
 """Modules as lists of layers, and in torch's own operations."""
 
+import io
+
 import pytest
 import torch
 from torch import nn
 
 from adafocus_models import X3D, MobileNetV2, ResNet50, fold_batch_norm
-from adafocus_models.engine import portable
+from adafocus_models.engine import portable, write_onnx
 from adafocus_models.engine.layers import as_layers, layers_of
 from adafocus_ops import temporal_shift
 
@@ -117,6 +119,14 @@ def test_shift_by_slices_is_the_shift(inverse):
     for fold_div in (2, 3, 8):
         ours = temporal_shift(x, 3, fold_div=fold_div, inverse=inverse)
         assert torch.equal(shift_by_slices(x, 3, fold_div=fold_div, inverse=inverse), ours)
+
+
+def test_writing_an_onnx_model_leaves_the_module_as_it_is():
+    encoder = MobileNetV2(2).eval().requires_grad_(False).to(torch.bfloat16)
+    file = io.BytesIO()
+    write_onnx(encoder, torch.randn(2, 3, 32, 32).to(torch.bfloat16), file)
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.bfloat16}
+    assert len(file.getvalue()) > 4 * sum(parameter.numel() for parameter in encoder.parameters())  # in float32
 
 
 def test_a_forward_that_depends_on_values_has_no_layers():
