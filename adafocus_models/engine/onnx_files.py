@@ -2,13 +2,17 @@
 
 import copy
 import warnings
+from importlib.util import find_spec
 from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
+from adafocus_ops.checks import require
+
 from .portable import portable
 
+PACKAGE = "onnx"  # which torch writes models with
 INPUT, OUTPUT = "frames", "maps"
 
 
@@ -22,8 +26,11 @@ def write_onnx(module: nn.Module, x: Tensor, file: str | BinaryIO) -> None:
         x: an example of its input, [M, 3, H, W].
 
     Raises:
+        ImportError: the package onnx is not installed.
         Exception: whatever torch does with a module that it cannot follow.
     """
+    reason = not_installed(PACKAGE)
+    require(reason is None, lambda: reason, ImportError)
     plain = portable(module)
     if next(module.parameters()).dtype != torch.float32:
         plain = copy.deepcopy(plain).float()  # it shares the weights, which stay as they are
@@ -40,3 +47,9 @@ def write_onnx(module: nn.Module, x: Tensor, file: str | BinaryIO) -> None:
             output_names=[OUTPUT],
             dynamic_axes=free,
         )
+
+
+def not_installed(*packages: str) -> str | None:
+    """Which of the packages are missing and how to get them, a sentence; None if all are there."""
+    missing = [name for name in packages if find_spec(name) is None]
+    return f'not installed: {", ".join(missing)}; pip install "adafocus[cpu]"' if missing else None

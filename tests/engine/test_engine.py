@@ -10,7 +10,7 @@ from oracle_models import inputs_of, small, small_model
 from torch import nn
 
 from adafocus_models import Thresholds, architectures
-from adafocus_models.engine import RUNTIMES, Choices, Engine, Runtime, memory, tuning
+from adafocus_models.engine import RUNTIMES, Choices, Engine, Runtime, memory, tuning, write_onnx
 from adafocus_models.engine import engine as engine_module
 from adafocus_models.engine.choices import LAYERS, PLAIN
 
@@ -92,7 +92,8 @@ def test_other_dtypes(dtype):
 @torch.inference_mode()
 def test_a_runtime_asked_for_by_name_computes_the_encoders(runtime):
     if runtime != "compile":
-        pytest.importorskip(runtime, reason=f"{runtime} is an extra: adafocus[cpu]")
+        for package in (runtime, "onnx"):
+            pytest.importorskip(package, reason=f"{package} is an extra: adafocus[cpu]")
     model = small("tsm_plus" if runtime != "compile" else "tsm", torch.float32)
     engine = engine_of(model, runtime=runtime, check=True)
     encoders = {name: choice for name, choice in engine.choices.modules.items() if name.endswith("_encoder")}
@@ -238,15 +239,14 @@ def test_a_runtime_that_cannot_run_says_why(doubling):
 
 
 def test_packages_that_are_missing_are_named(monkeypatch):
-    import importlib.util
-
+    monkeypatch.setattr("adafocus_models.engine.onnx_files.find_spec", lambda name: None)
     for name in ("openvino", "onnxruntime"):
-        module = RUNTIMES[name].__class__.__module__
-        monkeypatch.setattr(f"{module}.find_spec", lambda name: None)
         reason = RUNTIMES[name].why_not(torch.device("cpu"), torch.float32)
-        assert reason.endswith('is not installed: pip install "adafocus[cpu]"')
+        assert reason == f'not installed: {name}, onnx; pip install "adafocus[cpu]"'
+        monkeypatch.setattr(f"{type(RUNTIMES[name]).__module__}.find_spec", lambda name: None)
         assert RUNTIMES[name].version() is None
-    assert importlib.util.find_spec("torch")
+    with pytest.raises(ImportError, match="not installed: onnx; pip install"):
+        write_onnx(nn.Identity(), torch.zeros(1), "unwritten.onnx")
 
 
 def test_the_plain_forms_stay_where_the_whole_is_slower(monkeypatch):

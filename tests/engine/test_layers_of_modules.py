@@ -122,6 +122,7 @@ def test_shift_by_slices_is_the_shift(inverse):
 
 
 def test_writing_an_onnx_model_leaves_the_module_as_it_is():
+    pytest.importorskip("onnx", reason="onnx is an extra: adafocus[cpu]")
     encoder = MobileNetV2(2).eval().requires_grad_(False).to(torch.bfloat16)
     file = io.BytesIO()
     write_onnx(encoder, torch.randn(2, 3, 32, 32).to(torch.bfloat16), file)

@@ -135,6 +135,7 @@ def session_of(path):
     ],
 )
 def test_encoders_in_onnx_runtime_take_any_number_of_clips(name, tmp_path):
+    pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
     pytest.importorskip("onnxruntime", reason="reading ONNX files needs ONNX Runtime")
     # Of as many frames as neither the other encoder nor the example has clips.
     tsm = {"num_glance_frames": 4, "num_focus_frames": 3}
@@ -158,6 +159,7 @@ def test_encoders_in_onnx_runtime_take_any_number_of_clips(name, tmp_path):
 
 
 def test_shift_in_onnx_stays_within_its_clip(tmp_path):
+    pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
     pytest.importorskip("onnxruntime", reason="reading ONNX files needs ONNX Runtime")
     model = small_model(torch.float32, num_glance_frames=4, num_focus_frames=3)
     export_encoders(model, tmp_path)
@@ -202,6 +204,7 @@ def test_what_answers_otherwise_is_not_left(kind, tmp_path, monkeypatch):
     path.write_text("as it was")
     message = r"what was written does not answer as the model: \w+ differs by [\d.e-]+ of the largest value, allowed"
     if kind == "onnx":
+        pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
         pytest.importorskip("onnxruntime", reason="reading ONNX files needs ONNX Runtime")
     with pytest.raises(RuntimeError, match=message):
         export_program(model, path, batch_size=1) if kind == "torch" else export_encoders(model, tmp_path / "new")

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from ..onnx_files import INPUT, write_onnx
+from ..onnx_files import INPUT, PACKAGE, not_installed, write_onnx
 from .runtime import Runtime
 
 
@@ -21,9 +21,7 @@ class OnnxRuntime(Runtime):
             return "ONNX Runtime runs on a CPU here"
         if dtype != torch.float32:
             return f"ONNX Runtime computes in float32 here, not in {str(dtype).removeprefix('torch.')}"
-        if find_spec("onnxruntime") is None:
-            return 'ONNX Runtime is not installed: pip install "adafocus[cpu]"'
-        return None
+        return not_installed("onnxruntime", PACKAGE)
 
     def version(self) -> str | None:
         return metadata.version("onnxruntime") if find_spec("onnxruntime") else None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..onnx_files import write_onnx
+from ..onnx_files import PACKAGE, not_installed, write_onnx
 from .runtime import Runtime
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -24,11 +24,10 @@ class OpenVINO(Runtime):
             return "OpenVINO runs on a CPU here"
         if dtype not in PRECISIONS:
             return f"OpenVINO computes in float32 or bfloat16, not in {str(dtype).removeprefix('torch.')}"
-        if find_spec("openvino") is None:
-            return 'OpenVINO is not installed: pip install "adafocus[cpu]"'
-        if dtype == torch.bfloat16 and not _has_bfloat16():
+        reason = not_installed("openvino", PACKAGE)
+        if reason is None and dtype == torch.bfloat16 and not _has_bfloat16():
             return "this processor has no bfloat16 arithmetic for OpenVINO (avx512_bf16 or amx_bf16)"
-        return None
+        return reason
 
     def version(self) -> str | None:
         return metadata.version("openvino") if find_spec("openvino") else None
