@@ -25,7 +25,7 @@ class Graphs:
     Args:
         forward: without host synchronisation or control flow that depends on values.
         batch_size: the largest batch.
-        capture: from a call without arguments to its replay and static results; other than `capture` in tests alone.
+        capture: from a call without arguments to its replay and static results; a `CudaCapture` but in tests.
     """
 
     def __init__(

@@ -45,6 +45,10 @@ class Layer(nn.Module):
         out = self.convolution(self.shift(x))
         if other is not None:
             out += other
+        return self.activate(out)
+
+    def activate(self, out: Tensor) -> Tensor:
+        """out after the layer's activation, if it has one; overwrites it."""
         return ACTIVATIONS[self.activation](out) if self.activation else out
 
     def shift(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..networks import VideoModel
-from .choices import LAYERS, Choice, Choices
+from .choices import LAYERS, PLAIN, Choice, Choices
 from .measuring import median_ms
 from .stages import stage_ms, synchronise
 
@@ -131,7 +131,7 @@ def _row(name: str, choice: Choice, rates: Rates) -> Row:
         form=choice.form,
         work=choice.signature,
         ms=ms,
-        plain_ms=choice.ms.get("plain"),
+        plain_ms=choice.ms.get(PLAIN),
         multiply_adds=choice.multiply_adds,
         bytes=choice.bytes,
         floor_share=floor / ms if ms else None,

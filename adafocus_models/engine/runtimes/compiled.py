@@ -11,9 +11,6 @@ class Compile(Runtime):
 
     name = "compile"
 
-    def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
-        return None
-
     def asked_only(self, device: torch.device) -> str | None:
         if device.type == "cpu":
             return "on a CPU it calls the same oneDNN as `library` and takes minutes to prepare; ask for it by name"

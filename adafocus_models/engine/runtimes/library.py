@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..facts import computes_with
-from ..layers import ACTIVATIONS, Layer
+from ..layers import Layer
 from .runtime import Runtime
 
 # Our activations as oneDNN's: name and numbers.
@@ -18,9 +18,6 @@ class Library(Runtime):
     """Convolutions with bias, sum and activation in one pass, and products of matrices where they are the same."""
 
     name = "library"
-
-    def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
-        return None  # the layers as they are need nothing more than torch
 
     def layer_forms(self, layer: Layer, x: Tensor, other: Tensor | None = None) -> Mapping[str, nn.Module]:
         forms: dict[str, nn.Module] = {}
@@ -58,8 +55,7 @@ class OneProduct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv = self.layer.convolution
         out = functional.linear(self.layer.shift(x).flatten(1), conv.weight.flatten(1), conv.bias)  # [M, C_out]
-        out = out.reshape(*out.shape, *[1] * (x.ndim - 2))
-        return ACTIVATIONS[self.layer.activation](out) if self.layer.activation else out
+        return self.layer.activate(out.reshape(*out.shape, *[1] * (x.ndim - 2)))
 
 
 class Product(nn.Module):
@@ -76,8 +72,7 @@ class Product(nn.Module):
         if x.is_cuda and layer.activation == "relu" and conv.bias is not None and hasattr(torch, "_addmm_activation"):
             out = torch._addmm_activation(conv.bias, pixels.flatten(0, 2), weight.t()).unflatten(0, pixels.shape[:3])
             return out.permute(0, 3, 1, 2)
-        out = functional.linear(pixels, weight, conv.bias).permute(0, 3, 1, 2)
-        return ACTIVATIONS[layer.activation](out) if layer.activation else out
+        return layer.activate(functional.linear(pixels, weight, conv.bias).permute(0, 3, 1, 2))
 
 
 class Packed(nn.Module):
