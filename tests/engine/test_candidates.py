@@ -62,6 +62,25 @@ def test_wrong_forms_are_found(form, reason):
     assert wrong["form"].startswith(reason)
 
 
+class Rounds(nn.Module):
+    """x, rounded to multiples of 2^-23 of the offset."""
+
+    def __init__(self, offset):
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, x):
+        return (x + self.offset) - self.offset
+
+
+def test_forms_are_not_blamed_for_the_rounding_of_the_plain_one():
+    """Each is as far from the exact result, and farther from the other."""
+    forms = {"other": Rounds(-5000.0), "worse": Rounds(2.0**16)}
+    assert measuring.relative_error(forms["other"](X), Rounds(4096.0)(X)) > measuring.TOLERANCE[torch.float32]
+    wrong = candidates.wrong_forms(Rounds(4096.0), forms, (X,))
+    assert list(wrong) == ["worse"]
+
+
 def test_a_form_may_overwrite_the_other_term():
     other = torch.ones_like(X)
     assert candidates.wrong_forms(Plain(), {"form": Overwrites()}, (X, other)) == {}

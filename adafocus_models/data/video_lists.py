@@ -1,0 +1,103 @@
+"""Which videos: of a folder, a list file or standard input, with labels where they have them."""
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from adafocus_ops.checks import require
+
+from .image_folders import IMAGE_SUFFIXES, natural_order
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf", ".ogv", ".mpg", ".mpeg", ".ts", ".m2ts"),
+    *(".3gp", ".vob", ".mjpeg", ".mjpg", ".gif", ".apng", ".y4m", ".h264", ".h265", ".hevc", ".ivf"),
+)
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
+STANDARD_INPUT = "-"
+
+
+class Video(NamedTuple):
+    """A video that a list names."""
+
+    path: str  # as the list has it, or the folder found it: what tells it from others
+    file: Path  # where it is
+    label: str | None = None
+
+
+def list_videos(source: str | Path, *, labels: bool = False) -> list[Video]:
+    """The videos that a folder, a list file or standard input names, or the one that it is.
+
+    A folder that holds images is one video; of any other one, all video files and folders of images in it, at any
+    depth, in the natural order of their names.
+
+    A list has a video a line: its path, relative to the list's folder (or, of standard input, to the working one), and
+    with `labels` its label. Tabs part the columns, or in a .csv file commas; else the label is what follows the last
+    space. Empty lines, and those that begin with #, are left out.
+
+    Args:
+        source: a folder; a file of one of LIST_SUFFIXES; "-" for standard input; or a video file.
+        labels: every video must have one.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: it names no video, one twice, or one without a label; the message says where.
+    """
+    path = Path(source)
+    if str(source) == STANDARD_INPUT:
+        found = list(_of_lines(sys.stdin, Path(), "standard input", labels))
+    elif path.suffix.lower() in LIST_SUFFIXES and not path.is_dir():
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+            found = list(_of_lines(lines, path.parent, str(path), labels))
+    else:
+        require(path.exists(), lambda: f"{source} does not exist: check the path", FileNotFoundError)
+        require(not labels, lambda: f"{source} has no labels: give a list file, of a path and a label a line")
+        found = list(_of_folder(path)) if path.is_dir() else [Video(str(source), path)]
+    require(bool(found), lambda: f"{source} names no videos")
+    _check_each_once(source, found)
+    return found
+
+
+def _of_folder(folder: Path) -> Iterator[Video]:
+    """The folder itself, if images lie in it; else what is in it."""
+    inside = sorted((x for x in folder.iterdir() if not x.name.startswith(".")), key=natural_order)
+    if any(x.suffix.lower() in IMAGE_SUFFIXES for x in inside):
+        yield Video(str(folder), folder)
+        return
+    for x in inside:
+        if x.is_dir():
+            yield from _of_folder(x)
+        elif x.suffix.lower() in VIDEO_SUFFIXES:
+            yield Video(str(x), x)
+
+
+def _of_lines(lines: Iterable[str], folder: Path, name: str, labels: bool) -> Iterator[Video]:
+    for number, columns in enumerate(_columns(lines, name, labels), 1):
+        if not columns or not columns[0].strip() or columns[0].startswith("#"):
+            continue
+        path, label = columns[0].strip(), columns[1].strip() if len(columns) > 1 else ""
+        require(
+            bool(label) or not labels,
+            lambda number=number, path=path: f"{name}, line {number}: {path} has no label: a path and a label a line",
+        )
+        yield Video(path, folder / path, label or None)
+
+
+def _columns(lines: Iterable[str], name: str, labels: bool) -> Iterator[Sequence[str]]:
+    if name.lower().endswith(".csv"):
+        yield from csv.reader(lines)
+        return
+    for line in lines:
+        line = line.rstrip("\r\n")
+        if "\t" in line:
+            yield line.split("\t")
+        else:
+            yield line.rstrip().rsplit(maxsplit=1) if labels else [line]
+
+
+def _check_each_once(source: str | Path, videos: Sequence[Video]) -> None:
+    seen: set[str] = set()
+    for video in videos:
+        require(video.path not in seen, lambda video=video: f"{source} names {video.path} twice")
+        seen.add(video.path)

@@ -1,0 +1,66 @@
+"""Networks with encoders of one layer: thousands of videos in seconds, through the networks' own forwards."""
+
+import sys
+from functools import cache
+
+import torch
+from oracle_models import SMALL, fill
+from torch import Tensor, nn
+
+from adafocus_models import VideoModel, architectures, create_model
+
+CHANNELS, REDUCTION = 6, 32
+
+
+class TinyEncoder(nn.Module):
+    """One convolution; with num_frames, each frame sees those before it, of its own clip alone."""
+
+    out_channels, reduction = CHANNELS, REDUCTION
+
+    def __init__(self, *arguments: str | int) -> None:
+        super().__init__()
+        numbers = [argument for argument in arguments if isinstance(argument, int)]
+        self.num_frames = numbers[-1] if numbers else None
+        self.conv = nn.Conv2d(3, CHANNELS, REDUCTION, REDUCTION)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        maps = self.conv(frames).tanh()
+        if self.num_frames is None:
+            return maps
+        clips = maps.unflatten(0, (-1, self.num_frames))
+        return (clips.cumsum(1) / self.num_frames).flatten(0, 1)
+
+    def published_layers(self) -> dict[str, str]:
+        return {}
+
+
+@cache
+def tiny(architecture: str, num_classes: int = 5) -> VideoModel:
+    """A network of `SMALL` sizes, whose logits are large enough for videos to differ; not to be changed."""
+    module = sys.modules[architectures()[architecture].__module__]
+    encoders = {name: getattr(module, name) for name in ("MobileNetV2", "ResNet50", "X3D") if hasattr(module, name)}
+    try:
+        for name in encoders:
+            setattr(module, name, TinyEncoder)
+        model = fill(create_model(architecture, num_classes=num_classes, **SMALL[architecture]))
+    finally:
+        for name, encoder in encoders.items():
+            setattr(module, name, encoder)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and weight.shape[0] == num_classes:  # of a head
+                weight.mul_(20 if "head" in name or "classifier" in name or "fc" in name else 1)
+    return model.float()
+
+
+def tiny_clips(model: VideoModel, videos: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+    """Frames [videos, N, 3, S, S] and glance frames of coarse noise, as bytes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def clips(count: int) -> Tensor:
+        coarse = torch.randint(256, (videos * count, 3, 7, 7), generator=generator, dtype=torch.uint8)
+        side = model.frame_size // 7
+        fine = coarse.repeat_interleave(side, 2).repeat_interleave(side, 3)
+        return fine.unflatten(0, (videos, count))
+
+    return clips(model.num_candidate_frames), clips(model.num_glance_frames) if model.has_glance else None
