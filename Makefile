@@ -1,6 +1,7 @@
 # make throughput   runs the models on a real clip and prints the paper's table beside what was measured
 # make test         runs all tests, on all cores
 # make gpu          on a machine with a GPU: tests, checks memory accesses and times everything; a table last
+# make soak         ten thousand videos through a stream, with all that can go wrong; minutes
 # make cuda-report  registers, spills, occupancy and access widths of the CUDA kernels; needs no GPU
 #
 # All make .venv first, if it is not current. Choices:
@@ -24,7 +25,7 @@ export ADAFOCUS_CUDA_ARCHS
 
 SOURCES := setup.py $(shell find csrc -type f)
 
-.PHONY: all build test throughput ops-bench cuda-report gpu lint format sanitize slow mutants clean
+.PHONY: all build test throughput ops-bench cuda-report gpu lint format sanitize slow soak mutants clean
 all: build
 
 # Dependencies and the Python of both packages, once for each pyproject.toml.
@@ -56,6 +57,9 @@ test: build
 
 slow: build
 	$(PY) -m pytest -m "slow or big" $(ARGS)
+
+soak: build
+	$(PY) -m pytest -m slow tests/engine/test_soak.py $(ARGS)
 
 mutants: build
 	$(PY) -m pip install --quiet cosmic-ray

@@ -1,7 +1,7 @@
 """The paper's models on the public ops: `create_model` first, then call what it returns on frames."""
 
 from .backbones import X3D, MobileNetV2, ResNet50
-from .engine import Choices, Engine
+from .engine import Choices, Engine, Result, Stats
 from .exits import (
     Curve,
     Evaluation,
@@ -11,6 +11,7 @@ from .exits import (
     evaluate_thresholds,
     exit_curve,
     exit_score,
+    load_thresholds,
     mean_average_precision,
     solve_thresholds,
     top_k_accuracy,
@@ -63,6 +64,8 @@ __all__ = [
     "Output",
     "PaperFigures",
     "ResNet50",
+    "Result",
+    "Stats",
     "TSMPlus",
     "Thresholds",
     "UniAdaFocus",
@@ -80,6 +83,7 @@ __all__ = [
     "fold_batch_norm",
     "list_models",
     "load_backbone",
+    "load_thresholds",
     "mean_average_precision",
     "multiply_adds",
     "solve_thresholds",

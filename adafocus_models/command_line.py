@@ -1,13 +1,18 @@
 """What the commands have in common: how they end, and arguments of several of them."""
 
 import argparse
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
+from adafocus_ops.checks import require
+
+from .exits import Curve, Thresholds, load_thresholds
 from .ranks import Ranks
 
 # What an argument, a file or a package that is missing raises; anything else is a mistake in a command.
@@ -49,3 +54,15 @@ def device(text: str) -> torch.device:
     except (AssertionError, RuntimeError) as error:  # torch was built without it, or there is none
         raise argparse.ArgumentTypeError(f"cannot use {text!r}: {str(error).splitlines()[0]}") from error
     return found
+
+
+def read_thresholds(path: Path | None, budget: float | None) -> Thresholds | None:
+    """Of a file, those for a budget in GFLOPs where it holds a curve; None without a file."""
+    require(budget is None or path is not None, lambda: "--budget needs --thresholds FILE, of a Curve")
+    if path is None:
+        return None
+    loaded = load_thresholds(path)
+    if isinstance(loaded, Curve):
+        return loaded.within(math.inf if budget is None else budget * 1e9)
+    require(budget is None, lambda: f"--budget needs a Curve, of many thresholds; {path} holds those of one budget")
+    return loaded

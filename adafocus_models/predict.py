@@ -1,10 +1,13 @@
-"""Predicts what happens in videos: python -m adafocus_models.predict CLIP..."""
+"""Predicts what happens in videos: python -m adafocus_models.predict VIDEO...
+
+With --jsonl, of as many as there are: by the engine, into a file that a later run goes on with.
+"""
 
 import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +16,10 @@ import torch
 
 from adafocus_ops.checks import require
 
-from . import command_line
+from . import bulk, command_line
 from .class_names import read_class_names
-from .data import Clip, read_clip, short_side_for
+from .data import Clip, Video, list_videos
+from .engine import Engine, Result, read_clips
 from .exits import Gate, Thresholds
 from .networks import Output, VideoModel
 from .pictures import contact_sheet, write_video
@@ -42,10 +46,7 @@ def predict(model: VideoModel, path: str | Path, *, gate: Gate | None = None) ->
         OSError, ValueError: as `read_clip`.
     """
     require(not model.training, lambda: "model must be in evaluation mode: call model.eval()")
-    counts = model.num_candidate_frames, model.num_glance_frames
-    candidates, glance = read_clip(
-        path, *counts, frame_size=model.frame_size, short_side=short_side_for(model.frame_size)
-    )
+    candidates, glance = read_clips(model, path)
     device = next(model.parameters()).device
     glance_frames = glance.frames[None].to(device) if model.num_glance_frames else None
     with torch.inference_mode():
@@ -61,21 +62,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adafocus_models.predict", description=__doc__)
     add = parser.add_argument
-    add("clips", metavar="CLIP", nargs="+", help="a video file, or a folder of frames (JPEG, PNG, WebP, BMP or TIFF)")
+    add(
+        "videos",
+        metavar="VIDEO",
+        nargs="+",
+        help="a video file, a folder of frames (JPEG, PNG, WebP, BMP or TIFF), a folder with any of these in it at any "
+        "depth, a list (.txt, .csv, .tsv) of a path a line, or - for such a list on standard input",
+    )
     add("--model", default="uni_adafocus_tsm_96_8+8", help=f"one of {', '.join(list_models())}; default %(default)s")
     add("--checkpoint", type=Path, help="weights: ours or the published ones; random without")
     add("--labels", type=Path, help="text file with one class name per line, as many as the model has classes")
     add("--top", type=command_line.count, default=5, metavar="K", help="how many of the likeliest to print; default 5")
     add(
-        "--threshold",
+        "--thresholds",
         type=_threshold,
         metavar="SCORE|FILE",
         help="answer at the glance if that is sure enough: the least score, which is minus the entropy in nats "
-        "(--threshold=-0.5), or a file of Thresholds.save, which solve_thresholds finds for a budget",
+        "(--thresholds=-0.5), or a file of Thresholds or of a Curve, which adafocus_models.calibrate writes",
     )
+    add("--budget", type=float, metavar="GFLOPS", help="of a Curve, the thresholds that cost this much a video")
     add("--overlay", type=_overlay, help="draw where the model looked, to a .png or .mp4 file; for one clip")
     add("--json", action="store_true", help="print one line of JSON per clip")
+    add(
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="write one line of JSON per video to this file, by the engine, batch after batch; videos that have a line "
+        "are left out, so the same command goes on where it ended. Under torchrun the processes share the videos",
+    )
     add("--device", type=command_line.device, default="cpu", help="cpu (the default), cuda, cuda:1, ...")
+    bulk_only = parser.add_argument_group("with --jsonl")
+    add = bulk_only.add_argument
+    add("--batch-size", type=command_line.count, metavar="B", help="videos at a time; default 8, on a GPU 64")
+    add("--workers", type=command_line.count, metavar="N", help="threads that decode; default one a processor core")
+    add(
+        "--choices", type=Path, metavar="FILE", help="who computes what: read if it is there, else measured and written"
+    )
     return parser
 
 
@@ -107,11 +129,15 @@ class _Said(NamedTuple):
 
 def _run(options: argparse.Namespace) -> int:
     """The exit code: 2 if one of several clips could not be read, which keeps none of the others from it."""
+    find = partial(_videos, options)
+    if options.jsonl:
+        require(not options.overlay, lambda: "--overlay draws one clip, not those of --jsonl")
+        return bulk.answer_all(find, options.jsonl, partial(_bulk, options), workers=options.workers)
     here = Ranks.of_torchrun()
     exit_code = 0
     with here.joined():
-        work = partial(_answers, options)
-        for said in here.in_order(work, options.clips, expected=command_line.EXPECTED):
+        paths = [video.path for video in here.of_first(find, expected=command_line.EXPECTED)]
+        for said in here.in_order(partial(_answers, options), paths, expected=command_line.EXPECTED):
             if said.error is not None:
                 print(f"error: {said.error}", file=sys.stderr)
                 exit_code = 2
@@ -120,20 +146,60 @@ def _run(options: argparse.Namespace) -> int:
     return exit_code
 
 
-def _answers(options: argparse.Namespace, clips: Sequence[str]) -> Iterator[_Said]:
-    """Of each of these clips, one after the other."""
-    if options.overlay:
-        require(len(options.clips) == 1, lambda: f"--overlay draws one clip, got {len(options.clips)}")
-        same = options.overlay.resolve() == Path(options.clips[0]).resolve()
-        require(not same, lambda: f"--overlay must not be the clip itself, got {options.overlay}")
+def _videos(options: argparse.Namespace) -> list[Video]:
+    """All that the arguments name; an argument that cannot be opened is said so when it is its turn."""
+    found: list[Video] = []
+    for source in options.videos:
+        try:
+            found += list_videos(source)
+        except FileNotFoundError:
+            found.append(Video(source, Path(source)))
+    return found
+
+
+def _bulk(options: argparse.Namespace) -> tuple[Engine, Callable[[Result], dict[str, Any]]]:
+    """What computes, and what makes a line of a result."""
+    model, names, gate = _model(options)
+    return bulk.make_engine(model, gate, options.batch_size, options.choices), partial(_line, options, names)
+
+
+def _line(options: argparse.Namespace, names: Sequence[str], result: Result) -> dict[str, Any]:
+    """What there is to say of a video among many."""
+    try:
+        if result.error is not None:
+            raise result.error
+        top = result.top(options.top)
+    except Exception as error:  # whatever a clip has raised is said of it
+        return {"id": result.id, "error": str(error)}
+    return {
+        "id": result.id,
+        "model": options.model,
+        "random_weights": options.checkpoint is None,
+        "top": [{"class": c, "name": names[c], "probability": p} for c, p in top],
+        "exit": result.exit,
+        "candidates": result.frame_index.tolist(),
+        "boxes": [_rounded(box) for box in result.boxes.tolist()],
+    }
+
+
+def _model(options: argparse.Namespace) -> tuple[VideoModel, Sequence[str], Thresholds | None]:
+    """The model, the names of its classes, and its gate."""
     torch.manual_seed(0)  # the random weights, if they stay, are the same every time
     names = options.labels and read_class_names(options.labels)
     model = create_model(options.model, **({"num_classes": len(names)} if names else {})).eval()
-    names = names or [f"class {c}" for c in range(model.num_classes)]
     gate = _gate(options, model)
     if options.checkpoint:
         model.load_checkpoint(options.checkpoint)
-    model.to(options.device)
+    return model.to(options.device), names or [f"class {c}" for c in range(model.num_classes)], gate
+
+
+def _answers(options: argparse.Namespace, clips: Sequence[str]) -> Iterator[_Said]:
+    """Of each of these clips, one after the other."""
+    if options.overlay:
+        require(len(clips) == 1, lambda: f"--overlay draws one clip, got {len(clips)}")
+        same = options.overlay.resolve() == Path(clips[0]).resolve()
+        require(not same, lambda: f"--overlay must not be the clip itself, got {options.overlay}")
+    model, names, gate = _model(options)
     for clip in clips:
         try:
             candidates, glance, output = predict(model, clip, gate=gate)
@@ -148,12 +214,15 @@ def _answers(options: argparse.Namespace, clips: Sequence[str]) -> Iterator[_Sai
 
 
 def _gate(options: argparse.Namespace, model: VideoModel) -> Thresholds | None:
-    if options.threshold is None:
-        return None
-    require(model.has_early_exit, lambda: f"--threshold needs a model with an early exit; {options.model} has none")
-    if isinstance(options.threshold, Path):
-        return Thresholds.load(options.threshold)
-    return Thresholds.of([options.threshold] * (model.num_exits - 1))
+    given = options.thresholds
+    require(
+        given is None or model.has_early_exit,
+        lambda: f"--thresholds needs a model with an early exit; {options.model} has none",
+    )
+    if isinstance(given, float):
+        require(options.budget is None, lambda: "--budget needs --thresholds FILE, of a Curve")
+        return Thresholds.of([given] * (model.num_exits - 1))
+    return command_line.read_thresholds(given, options.budget)
 
 
 def _answer(
@@ -185,10 +254,14 @@ def _answer(
 
 def _boxes(output: Output, looked: int) -> dict[str, Any]:
     """(cy, cx, h, w) to a tenth of a pixel: "box" of all frames that were looked at, or "boxes", one of each."""
-    boxes = [[round(side, 1) for side in box] for box in output.boxes[0].float().reshape(-1, 4).tolist()]
+    boxes = [_rounded(box) for box in output.boxes[0].float().reshape(-1, 4).tolist()]
     if output.boxes.ndim == 3:
         return {"boxes": boxes[:looked]}
     return {"box": boxes[0] if looked else None}
+
+
+def _rounded(box: Sequence[float]) -> list[float]:
+    return [round(side, 1) for side in box]
 
 
 def _text(answer: dict[str, Any], model: VideoModel) -> str:

@@ -68,6 +68,25 @@ class Ranks(NamedTuple):
         distributed.gather_object(value, values)
         return values or []
 
+    def of_first(self, work: Callable[[], Result], *, expected: tuple[type[Exception], ...] = ()) -> Result:
+        """What rank 0 alone finds, on every process, once it is there; all must call it while joined.
+
+        Raises:
+            ValueError: on all, with the message of an expected error of work.
+        """
+        if self.world_size == 1:
+            return work()
+        told: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                told[0] = work()
+            except expected as error:
+                told[1] = str(error)
+        distributed.broadcast_object_list(told)
+        if told[1] is not None:
+            raise ValueError(told[1])
+        return told[0]
+
     def in_order(
         self,
         work: Callable[[Sequence[Item]], Iterable[Result]],

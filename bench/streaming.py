@@ -121,7 +121,7 @@ def measure(case: StreamCase, args: argparse.Namespace, env: dict[str, Any]) -> 
         """Seconds, and the results in order."""
         engine.set_thresholds(thresholds)
         start = time.perf_counter()
-        results = list(engine.stream(videos, ring=1 if args.latency else 8))
+        results = list(engine.stream(videos, ring=1 if args.latency else 16))
         return time.perf_counter() - start, results
 
     _, whole = run(None)

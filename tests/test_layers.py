@@ -31,7 +31,7 @@ ROOMS = {
     "data": set(),
     "pictures": {"data"},
     "networks": {"backbones", "exits"},
-    "engine": {"networks", "exits"},
+    "engine": {"networks", "exits", "data"},
 }
 
 

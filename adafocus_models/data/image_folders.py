@@ -17,7 +17,7 @@ def read_folder(path: Path, wanted: Wanted, prepare: Prepare) -> Frames:
     """The wanted frames of a folder of images."""
     visible = (f for f in path.iterdir() if not f.name.startswith("."))  # some systems keep notes beside images
     images = (f for f in visible if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
-    files = sorted(images, key=_natural_order)
+    files = sorted(images, key=natural_order)
     suffixes = ", ".join(IMAGE_SUFFIXES)
     require(
         bool(files), lambda: f"{path} holds no frames: put images ({suffixes}) directly in it, or give a video file"
@@ -25,7 +25,7 @@ def read_folder(path: Path, wanted: Wanted, prepare: Prepare) -> Frames:
     return len(files), {i: Frame(prepare(_read_image(files[i])), float("nan")) for i in wanted(len(files))}
 
 
-def _natural_order(path: Path) -> list[str | int]:
+def natural_order(path: Path) -> list[str | int]:
     """Sort key that takes runs of digits as numbers; text and numbers alternate, so that like meets like."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 

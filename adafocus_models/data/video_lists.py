@@ -44,6 +44,7 @@ def list_videos(source: str | Path, *, labels: bool = False) -> list[Video]:
         FileNotFoundError: there is no such file or folder.
         ValueError: it names no video, one twice, or one without a label; the message says where.
     """
+    require(str(source) != "", lambda: "path must name a video file or a folder of frames, got ''")
     path = Path(source)
     if str(source) == STANDARD_INPUT:
         found = list(_of_lines(sys.stdin, Path(), "standard input", labels))

@@ -1,4 +1,4 @@
-"""Memory that is made once: what an encoder is fed from."""
+"""Memory of batches, and memory that is made once: what an encoder is fed from."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from ..networks import VideoModel
+
+
+def batch_memory(like: Tensor, videos: int, device: torch.device) -> Tensor:
+    """Memory [videos, N, 3, S, S] that is not filled, in the order of dimensions of like [B, N, 3, S, S]."""
+    order = like.dim_order()
+    shape = (videos, *like.shape[1:])
+    places = [order.index(d) for d in range(like.ndim)]
+    return torch.empty([shape[d] for d in order], dtype=like.dtype, device=device).permute(places)
 
 
 def read_into_buffers(model: VideoModel) -> Callable[..., Tensor]:

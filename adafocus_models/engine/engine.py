@@ -1,28 +1,36 @@
 """The engine: a model that computes what it did, as fast as this machine can."""
 
 import itertools
+import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adafocus_ops.checks import check_bool, describe, positive_int, require
+from adafocus_ops.checks import check_bool, check_positive_ints, describe, positive_int, require
 
-from ..exits import ExitLoop, Gate
-from ..networks import Output, VideoModel, fold_batch_norm
+from ..exits import Curve, ExitLoop, Gate, Thresholds, load_thresholds
+from ..networks import Output, VideoModel, exit_costs, fold_batch_norm
 from .buffers import read_into_buffers
 from .choices import Choices
 from .facts import computes_with, facts
-from .graphs import Graphs
+from .graphs import Calls
 from .measuring import cudnn_searches
 from .memory import keep_freed_memory
 from .progress import show_progress
+from .refill import Refill
 from .report import Report, make_report
-from .runtimes import RUNTIMES, Runtime
+from .runtimes.selection import runtimes_for
+from .sources import Source
+from .stats import Stats, Tally
+from .streams import Result, Stream
+from .transfers import Upload
 from .tuning import tune_model
+from .waves import ENCODER_STAGES, Wave
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -44,8 +52,8 @@ class Engine:
         dtype: of weights and activations; None for the model's. 16 bits only where they are asked for: answers
             then differ by their rounding. A CPU without instructions for them warns.
         device: None for the model's.
-        thresholds: with which videos leave early, for a model with exits, or any other `gate` that the model takes;
-            None sends all to the last exit. Who has left is known on the host, so such forwards are not captured.
+        thresholds: with which videos leave early (see `set_thresholds`); None sends all to the last exit. Then only
+            encoders are captured, and they run full batches as far as several batches of videos are under way.
         runtime: "auto" for the fastest of all that can run here; or the name, or a list of names, of those that
             may run the encoders: "library" (oneDNN, cuDNN), "compile" (torch.compile), "openvino" and "onnxruntime"
             (pip install "adafocus[cpu]").
@@ -80,7 +88,7 @@ class Engine:
         batch_size: int,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        thresholds: Gate | None = None,
+        thresholds: Gate | Curve | Sequence[float] | str | os.PathLike | None = None,
         runtime: str | Sequence[str] = "auto",
         graphs: str | bool = "auto",
         choices: Choices | str | os.PathLike | None = None,
@@ -112,6 +120,7 @@ class Engine:
         if given is not None:
             given.check(self._made_for(), "choices" if given is choices else choices)
         self._graphs_asked = graphs
+        self._tally: Tally | None = None
         self.set_thresholds(thresholds)
         self._make(given)
 
@@ -130,36 +139,150 @@ class Engine:
             RuntimeError: the model's weights have changed since the engine was made (see `refresh`).
         """
         self._check_inputs(frames, glance_frames)
-        require(
-            self._versions == _versions(self._source),
-            lambda: "the model's weights have changed since this engine was made: call engine.refresh()",
-            RuntimeError,
-        )
+        self._check_versions()
         videos = frames.shape[0]
-        parts = [
-            self._run(*(None if x is None else x[begin : begin + self.batch_size] for x in (frames, glance_frames)))
+        batches = [
+            tuple(None if x is None else x[begin : begin + self.batch_size] for x in (frames, glance_frames))
             for begin in range(0, max(videos, 1), self.batch_size)
         ]
+        leaving = self.thresholds is not None and videos > 0
+        parts = self._run_leaving(batches) if leaving else [self._run(*batch) for batch in batches]
         if len(parts) == 1:
             return parts[0]
         return Output(*(None if field[0] is None else torch.cat(field) for field in zip(*parts, strict=True)))
 
-    def set_thresholds(self, thresholds: Gate | None) -> None:
-        """Lets videos leave early by these from now on, or none of them."""
+    def stream(
+        self,
+        videos: Iterable,
+        *,
+        ordered: bool = True,
+        max_delay: float | None = None,
+        ring: int = 16,
+        workers: int | None = None,
+    ) -> Iterator[Result]:
+        """Recognises any number of videos, which leave when they are sure.
+
+        Clips are read and decoded ahead by threads. As soon as a batch of them is there it is glanced at; whoever is
+        not sure waits for the focus encoder, which runs as soon as batch_size videos wait for it, of whatever batch,
+        and step where a network looks frame by frame. So it runs full batches, however many videos leave.
+
+            for result in engine.stream(Path("videos").iterdir()):
+                print(result.id, result.logits.argmax().item() if result.error is None else result.error)
+
+        Args:
+            videos: any iterable of paths (as `read_clip` takes them), (id, path), (id, bytes of a video file), or (id,
+                clip), where a clip is frames [N, 3, S, S], or a pair of these and the glance frames [T0, 3, S, S],
+                uint8 or floating point, on the CPU. It is iterated in a thread, no further ahead than there is room.
+            ordered: results come in the order of the videos; else as soon as they are there.
+            max_delay: seconds that a video waits for a batch to be full; None for as long as it takes, until the
+                videos end. A batch that runs is not interrupted.
+            ring: batches of videos under way at most. It bounds the memory: that many batches of frames. One begins
+                only where those under way do not fill a batch of the focus encoder, so that few are.
+            workers: threads that decode; None for one a processor core.
+
+        Yields:
+            Result of every video, once. A clip that cannot be read or does not fit has its `error`, and the rest go on.
+
+        Thresholds that are set while a stream runs hold for the batches that begin afterwards. Closing the generator,
+        or an interrupt, ends all at once. `stats` tells how it goes.
+
+        Determinism: logits may differ in their last bits with who shares a batch, as the runtimes that compute them.
+
+        Raises:
+            TypeError, ValueError: an argument that does not fit.
+            ImportError: with thresholds, greenlet is not installed; for paths, PyAV and Pillow are not.
+            Exception: what the iterable itself raises, after the results of all that it had given.
+        """
+        check_bool("ordered", ordered)
+        check_positive_ints(ring=ring, **({} if workers is None else {"workers": workers}))
+        require(
+            max_delay is None or (isinstance(max_delay, int | float) and max_delay >= 0),
+            lambda: f"max_delay must be None or seconds of at least 0, got {max_delay!r}",
+        )
+        self._check_versions()
+        workers = workers or os.cpu_count() or 1
+        self._tally = Tally(self._source.num_exits)
+        source = Source(
+            videos, self._source, workers=workers, ahead=self.batch_size + workers, pin=self.device.type == "cuda"
+        )
+        return iter(
+            Stream(
+                source,
+                self.model,
+                self._refill(),
+                self._run,
+                lambda: self.thresholds,
+                Upload(self.device),
+                ordered=ordered,
+                max_delay=max_delay,
+                ring=ring,
+                tally=self._tally,
+            )
+        )
+
+    @cached_property
+    def exit_costs(self) -> list[int]:
+        """Multiply-adds of a video that leaves at each exit; of a model with one exit, of every video."""
+        return exit_costs(self._source)
+
+    def stats(self) -> Stats:
+        """How the latest stream goes, or went: exits, cost, speed, latency.
+
+        Raises:
+            RuntimeError: there has been none.
+        """
+        require(self._tally is not None, lambda: "there has been no stream yet", RuntimeError)
+        return self._tally.stats(self.exit_costs)
+
+    def set_thresholds(self, thresholds: Gate | Curve | Sequence[float] | str | os.PathLike | None) -> None:
+        """Lets videos leave early by these from now on, without a new capture.
+
+        Args:
+            thresholds: `Thresholds`; the least scores of all exits but the last (`Thresholds.of`); a `Curve`, of which
+                the most accurate ones are taken until `set_budget` chooses others; the path of a file that either
+                of these wrote; or any other `gate` that the model takes; None for none of them.
+
+        Raises:
+            TypeError, ValueError: they are none of these, or of another number of exits.
+            OSError: a file cannot be opened.
+        """
         exits = self._source.num_exits
-        ExitLoop(thresholds, exits)  # raises where they are none, or of another number of exits
-        require(thresholds is None or exits > 1, lambda: "thresholds must be None: this model has one exit")
-        self.thresholds = thresholds
-        self._graphs, self._eager_because = self._capturing()
+        if isinstance(thresholds, str | os.PathLike):
+            thresholds = load_thresholds(thresholds)
+        elif isinstance(thresholds, list | tuple) and not isinstance(thresholds, Thresholds | Curve):
+            thresholds = Thresholds.of(thresholds)
+        curve = thresholds if isinstance(thresholds, Curve) else None
+        gate = thresholds if curve is None else curve.within(math.inf)
+        ExitLoop(gate, exits)  # raises where they are none, or of another number of exits
+        require(gate is None or exits > 1, lambda: "thresholds must be None: this model has one exit")
+        self.thresholds, self._curve = gate, curve
+
+    def set_budget(self, gflops: float) -> None:
+        """Lets videos leave so early that they cost this much on average: by the best thresholds of the `Curve` that
+        was set.
+
+        Args:
+            gflops: billions of multiply-adds a video, as in the paper.
+
+        Raises:
+            RuntimeError: no curve was set. ValueError: no thresholds of it keep to the budget; it says the least.
+        """
+        require(
+            self._curve is not None,
+            lambda: "a budget needs the curve of many thresholds: set_thresholds(a Curve, or a file of Curve.save)",
+            RuntimeError,
+        )
+        self.thresholds = self._curve.within(gflops * 1e9)
 
     def refresh(self) -> None:
         """Takes the model's weights as they are now, in the forms that were chosen before."""
         self._make(self.choices)
-        self._graphs, self._eager_because = self._capturing()  # of the new weights
 
     def report(self) -> Report:
         """What runs where, and how fast: a table for every stage, module and layer; takes seconds to measure."""
-        return make_report(self.model, self.choices, self._example(), self._left_out, self._eager_because, self._run)
+        return make_report(
+            self.model, self.choices, self._example(), self._left_out, self._calls.eager_because, self._run
+        )
 
     # --- how it is made ------------------------------------------------------------------------------------------
 
@@ -185,6 +308,7 @@ class Engine:
             folded.read = read_into_buffers(folded)
         self.model = folded
         self.choices = Choices(self._made_for(), found)
+        self._capture_anew()
 
     def _made_for(self) -> dict[str, Any]:
         model = self._source
@@ -216,39 +340,48 @@ class Engine:
 
     @torch.inference_mode()
     def _run(self, frames: Tensor, glance_frames: Tensor | None) -> Output:
-        """At most batch_size videos."""
+        """At most batch_size videos, all to the last exit."""
         if not frames.shape[0]:  # forms need not take an empty batch
             none = self._run(*(x if x is None else x.new_zeros((1, *x.shape[1:])) for x in (frames, glance_frames)))
             return Output(*(x if x is None else x[:0] for x in none))
-        if self._graphs is None:
-            return self._forward(frames, glance_frames)
+        return Output(*self._calls.forward(frames, glance_frames))
+
+    def _run_leaving(self, batches: list[tuple[Tensor, Tensor | None]]) -> list[Output]:
+        """Batches of at most batch_size videos, which leave when they are sure."""
+        refill = self._refill()
+        waves = [Wave(self.model, *batch) for batch in batches]
         try:
-            return Output(*self._graphs(frames, glance_frames))
-        except RuntimeError as error:
-            if self._graphs_asked is True:
-                raise
-            self._graphs, self._eager_because = None, f"a capture failed: {error}".splitlines()[0]
-            return self._forward(frames, glance_frames)
+            for wave in waves:
+                refill.begin(wave, self.thresholds)
+                while refill.work():
+                    pass
+            while refill.work(flush=True):
+                pass
+        finally:
+            refill.stop()
+        return [wave.output for wave in waves]
 
-    def _forward(self, frames: Tensor, glance_frames: Tensor | None) -> Output:
-        return self.model(frames, glance_frames, gate=self.thresholds)
+    def _refill(self) -> Refill:
+        return Refill(self._calls.stages, self.batch_size)
 
-    def _capturing(self) -> tuple[Graphs | None, str | None]:
-        """The graphs, or the reason why there are none."""
+    def _capture_anew(self) -> None:
+        """Graphs of the model as it is now, which are captured when a kind of input first comes."""
         reason = self._why_not_captured()
-        require(
-            reason is None or self._graphs_asked is not True,
-            lambda: f"graphs=True cannot be: {reason}",
-            RuntimeError,
-        )
-        return (Graphs(self._forward, self.batch_size), None) if reason is None else (None, reason)
+        asked = self._graphs_asked is True
+        require(reason is None or not asked, lambda: f"graphs=True cannot be: {reason}", RuntimeError)
+        self._calls = Calls(self.model, ENCODER_STAGES, self.batch_size, eager_because=reason, strict=asked)
 
     def _why_not_captured(self) -> str | None:
         if self.device.type != "cuda":
             return "CUDA graphs are of GPUs"
-        if self.thresholds is not None:
-            return "with thresholds, the host learns at every exit who has left"
         return "graphs=False" if self._graphs_asked is False else None
+
+    def _check_versions(self) -> None:
+        require(
+            self._versions == _versions(self._source),
+            lambda: "the model's weights have changed since this engine was made: call engine.refresh()",
+            RuntimeError,
+        )
 
     def _check_inputs(self, frames: Tensor, glance_frames: Tensor | None) -> None:
         self._source.check_inputs(frames, glance_frames)
@@ -263,32 +396,6 @@ class Engine:
                 not x.requires_grad,
                 lambda name=name: f"{name} must not require a gradient, which an engine has none of: use the model",
             )
-
-
-def runtimes_for(
-    runtime: str | Sequence[str], device: torch.device, dtype: torch.dtype
-) -> tuple[list[Runtime], dict[str, str]]:
-    """The runtimes that may compute, and why the others may not.
-
-    Raises:
-        ValueError: an unknown name. RuntimeError: one of those asked for cannot run.
-    """
-    reasons = {name: each.why_not(device, dtype) for name, each in RUNTIMES.items()}
-    able = [name for name, reason in reasons.items() if reason is None]
-    if runtime == "auto":
-        left_out = {name: reason or RUNTIMES[name].asked_only(device) for name, reason in reasons.items()}
-        left_out = {name: reason for name, reason in left_out.items() if reason}
-        return [each for name, each in RUNTIMES.items() if name not in left_out], left_out
-    names = [runtime] if isinstance(runtime, str) else list(runtime)
-    unknown = [name for name in names if name not in RUNTIMES]
-    require(names and not unknown, lambda: f'runtime must be "auto" or of {", ".join(RUNTIMES)}, got {runtime!r}')
-    for name in names:
-        require(
-            reasons[name] is None,
-            lambda name=name: f"runtime {name!r} cannot run here: {reasons[name]}; can: {', '.join(able)}",
-            RuntimeError,
-        )
-    return [RUNTIMES[name] for name in names], {name: "not asked for" for name in RUNTIMES if name not in names}
 
 
 def _versions(model: VideoModel) -> list[tuple[int, int]]:

@@ -1,11 +1,14 @@
 """A forward as CUDA graphs: one for each kind of input and bucket of batch size, without work of the host on replay."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..networks import VideoModel
+from .buffers import batch_memory
 from .measuring import cudnn_searches
 
 WARM_UP = 3  # runs before a capture, in which libraries choose algorithms and fill caches
@@ -42,7 +45,7 @@ class Graphs:
         bucket = bucket_of(videos, self.batch_size)
         key = bucket, *(None if x is None else (x.dtype, x.dim_order()) for x in inputs)
         if key not in self._graphs:
-            static = tuple(None if x is None else _static(x, bucket) for x in inputs)
+            static = tuple(None if x is None else batch_memory(x, bucket, x.device).zero_() for x in inputs)
             self._graphs[key] = static, self._capture(lambda: self.forward(*static))
         static, (replay, results) = self._graphs[key]
         for memory, x in zip(static, inputs, strict=True):
@@ -52,12 +55,68 @@ class Graphs:
         return tuple(None if result is None else result[:videos].clone() for result in results)
 
 
-def _static(x: Tensor, bucket: int) -> Tensor:
-    """Zeros for a bucket of videos like x [B, N, 3, H, W], in its order of dimensions."""
-    order = x.dim_order()
-    shape = (bucket, *x.shape[1:])
-    places = [order.index(d) for d in range(x.ndim)]
-    return torch.zeros([shape[d] for d in order], dtype=x.dtype, device=x.device).permute(places)
+class StageGraphs:
+    """A stage of an encoder as graphs: what it takes [videos * n, ...] is padded to a bucket of videos."""
+
+    def __init__(self, stage: Callable[[Tensor], Any], batch_size: int) -> None:
+        self._stage = stage
+        self._graphs = Graphs(self._each_video, batch_size)
+        self._gives_several = False
+
+    def __call__(self, x: Tensor, videos: int) -> Any:
+        results = tuple(y.flatten(0, 1) for y in self._graphs(x.unflatten(0, (videos, -1))))
+        return results if self._gives_several else results[0]
+
+    def _each_video(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The results [videos, m, ...] of x [videos, n, ...]."""
+        result = self._stage(x.flatten(0, 1))
+        self._gives_several = isinstance(result, tuple)
+        return tuple(y.unflatten(0, (x.shape[0], -1)) for y in (result if self._gives_several else (result,)))
+
+
+class Calls:
+    """A model's forward, and its encoders' stages: through graphs as long as captures succeed, else plainly.
+
+    Args:
+        model: as it is now.
+        stages: names of methods, of those that it may have.
+        batch_size: the most videos at a time.
+        eager_because: the reason why nothing can be captured; None to capture.
+        strict: a capture that fails raises.
+
+    Attributes:
+        stages: name -> call, of the stages that the model has.
+        eager_because: also once a capture has failed.
+    """
+
+    def __init__(
+        self, model: VideoModel, stages: Sequence[str], batch_size: int, *, eager_because: str | None, strict: bool
+    ) -> None:
+        self.eager_because, self._strict = eager_because, strict
+        self._model = model
+        names = [name for name in stages if any(name in methods for methods in model.stage_methods.values())]
+        captures = eager_because is None
+        self._forward = Graphs(model, batch_size) if captures else None
+        self._stages = {name: StageGraphs(getattr(model, name), batch_size) if captures else None for name in names}
+        self.stages: dict[str, Callable[[Tensor, int], Any]] = {name: partial(self._stage, name) for name in names}
+
+    def forward(self, frames: Tensor, glance_frames: Tensor | None) -> tuple:
+        """The model's output for at most batch_size videos."""
+        return self._call(self._forward, self._model, frames, glance_frames)
+
+    def _stage(self, name: str, x: Tensor, videos: int) -> Any:
+        return self._call(self._stages[name], lambda x, _: getattr(self._model, name)(x), x, videos)
+
+    def _call(self, graphs: Callable | None, call: Callable, *inputs: Any) -> Any:
+        if self.eager_because is not None:
+            return call(*inputs)
+        try:
+            return graphs(*inputs)
+        except RuntimeError as error:
+            if self._strict:
+                raise
+            self.eager_because = f"a capture failed: {error}".splitlines()[0]
+            return call(*inputs)
 
 
 class CudaCapture:

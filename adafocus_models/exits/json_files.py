@@ -40,3 +40,12 @@ def read_json(path: str | os.PathLike, file_format: str, version: int, what: str
     found = content.get("version")
     require(found == version, lambda: f"{path} must be of version {version}, got {found!r}")
     return content
+
+
+def format_of(path: str | os.PathLike) -> str | None:
+    """The format that a file says it is of; None if it says none. Raises OSError where it cannot be opened."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError:
+        return None
+    return content.get("format") if isinstance(content, dict) else None

@@ -1,6 +1,7 @@
 """A loop over exits: who is still inside, and the answers of those who left."""
 
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,7 +12,16 @@ from adafocus_ops.checks import describe, positive_int, require
 from .arguments import check_thresholds
 from .thresholds import Thresholds
 
-Gate = Thresholds | Callable[[Tensor], ExitGate]
+
+@runtime_checkable
+class Decider(Protocol):
+    """Decides at every exit but the last, as `Thresholds` do; it may be relied on to sort every row."""
+
+    def gate(self, logits: Tensor, exit_number: int) -> ExitGate:
+        """Sorts the rows of logits [B', C] into those that leave at this exit and those that go on."""
+
+
+Gate = Decider | Callable[[Tensor], ExitGate]
 
 
 class ExitLoop:
@@ -47,9 +57,8 @@ class ExitLoop:
         num_exits = positive_int("num_exits", num_exits)
         if isinstance(gate, Thresholds):
             check_thresholds(gate, num_exits, "num_exits")
-        known = gate is None or isinstance(gate, Thresholds) or callable(gate)
         require(
-            known,
+            gate is None or isinstance(gate, Decider) or callable(gate),
             lambda: (
                 "gate must be Thresholds, a function from logits [B, C] to adafocus_ops.ExitGate, or None,"
                 f" got {describe(gate)}"
@@ -82,7 +91,7 @@ class ExitLoop:
         self.logits = logits if self._gate is None else self.logits.index_copy(0, self.rows, logits)
         self._kept = None
         if self._gate is not None and exit_number < self.num_exits - 1:
-            decision = self._decide(logits, exit_number)
+            decision = decide(self._gate, logits, exit_number)
             self.exit_index[self.rows[decision.leave]] = exit_number
             self._kept = decision.keep
             self.rows = self.rows[decision.keep]
@@ -125,25 +134,26 @@ class ExitLoop:
         unreached = [torch.full_like(self.logits, torch.nan)] * (self.num_exits - len(self._answers))
         return torch.stack([*self._answers, *unreached], 1)
 
-    def _decide(self, logits: Tensor, exit_number: int) -> ExitGate:
-        """Who of the rows inside leaves, once it is clear that every other one stays."""
-        if isinstance(self._gate, Thresholds):
-            return self._gate.gate(logits, exit_number)
-        decision = self._gate(logits)
-        require(
-            isinstance(decision, ExitGate),
-            lambda: f"gate must return an adafocus_ops.ExitGate, got {describe(decision)}",
-            TypeError,
-        )
-        keep, leave = decision.keep, decision.leave
-        if logits.is_meta:  # has no values that could be wrong
-            return decision
-        listed = torch.cat([keep, leave]).sort().values
-        require(
-            torch.equal(listed, torch.arange(logits.shape[0], device=listed.device)),
-            lambda: (
-                f"gate must sort each of the {logits.shape[0]} videos into keep or leave (no capacity, no active),"
-                f" got {keep.tolist()} and {leave.tolist()}"
-            ),
-        )
+
+def decide(gate: Gate, logits: Tensor, exit_number: int) -> ExitGate:
+    """Who of the rows of logits [B', C] leaves at this exit, once it is clear that every other one stays."""
+    if isinstance(gate, Decider):
+        return gate.gate(logits, exit_number)
+    decision = gate(logits)
+    require(
+        isinstance(decision, ExitGate),
+        lambda: f"gate must return an adafocus_ops.ExitGate, got {describe(decision)}",
+        TypeError,
+    )
+    keep, leave = decision.keep, decision.leave
+    if logits.is_meta:  # has no values that could be wrong
         return decision
+    listed = torch.cat([keep, leave]).sort().values
+    require(
+        torch.equal(listed, torch.arange(logits.shape[0], device=listed.device)),
+        lambda: (
+            f"gate must sort each of the {logits.shape[0]} videos into keep or leave (no capacity, no active),"
+            f" got {keep.tolist()} and {leave.tolist()}"
+        ),
+    )
+    return decision

@@ -43,15 +43,17 @@ class Thresholds(NamedTuple):
         numbers = torch.tensor([*values, -UNREACHED], dtype=torch.float64)
         return cls(numbers, torch.full_like(numbers, torch.nan), math.nan, criterion)
 
-    def gate(self, logits: Tensor, exit_number: int = 0) -> ExitGate:
+    def gate(self, logits: Tensor, exit_number: int = 0, *, exact: bool = True) -> ExitGate:
         """Sorts rows into those that leave at an exit and those that go on.
 
         Args:
             logits: [B, C] of that exit.
             exit_number: e; a row leaves if its exit_score(logits, criterion) is at least values[e], never if it is NaN.
+            exact: wait for the device, so that keep and leave have exact sizes; else they have room for all rows, of
+                which the first counts[0] and counts[1] count.
 
         Returns:
-            ExitGate of exact sizes, for which it waits for the device. Its score is that of `exit_gate`: the entropy
+            ExitGate. Its score is that of `exit_gate`: the entropy
             itself for "entropy".
 
         Raises:
@@ -61,10 +63,7 @@ class Thresholds(NamedTuple):
         value = self.values[exit_number].item()
         if self.criterion == "max_logit":
             score = exit_score(logits, self.criterion)
-            exited = score >= value
-            keep, leave = ((exited == left).nonzero()[:, 0] for left in (False, True))
-            counts = torch.tensor([keep.shape[0], leave.shape[0]], device=logits.device)
-            return ExitGate(score, exited, keep, leave, counts)
+            return _listed(score, score >= value, exact)
         is_entropy = self.criterion == "entropy"
         possible = value <= 0 if is_entropy else value >= 0
         require(
@@ -74,7 +73,8 @@ class Thresholds(NamedTuple):
                 f" {self.criterion!r} are, got {value:g} at exit {exit_number}: were they solved on other scores?"
             ),
         )
-        return exit_gate(logits, -value if is_entropy else value, criterion=self.criterion)
+        capacity = None if exact else max(logits.shape[0], 1)
+        return exit_gate(logits, -value if is_entropy else value, criterion=self.criterion, capacity=capacity)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a JSON file, whole or not at all."""
@@ -108,6 +108,16 @@ class Thresholds(NamedTuple):
         check_choice(f"{path}: criterion", criterion, CRITERIA)
         values, fractions = (torch.tensor(numbers, dtype=torch.float64) for numbers in (values, fractions))
         return cls(values, fractions, float(cost), criterion)
+
+
+def _listed(score: Tensor, exited: Tensor, exact: bool) -> ExitGate:
+    """The decision that rows with exited [N] leave, as `exit_gate` lists it."""
+    counts = torch.stack([(~exited).sum(), exited.sum()])
+    keep, leave = (side.argsort(stable=True) for side in (exited, ~exited))  # [N] each, its own rows first
+    if exact:
+        staying, leaving = counts.tolist()
+        keep, leave = keep[:staying], leave[:leaving]
+    return ExitGate(score, exited, keep, leave, counts)
 
 
 def _numbers(path: str | os.PathLike, content: dict[str, Any], name: str) -> list[float]:

@@ -152,6 +152,28 @@ def headline_table(records: Sequence[Record]) -> Table:
     return Table("; ".join(words), ["case", "ours", "rival", "times faster"], lines)
 
 
+def streaming_table(records: Sequence[Record]) -> Table:
+    """Streams with and without early exits: the gain beside what the multiply-adds promise, fill, and latency."""
+    columns = ["stream", "mode", "GFLOPs", "left at each exit", "videos/s", "times no exit", "multiply-adds say"]
+    columns += ["focus batches full", "latency ms p50", "p95", "p99"]
+    lines = []
+    for record in records:
+        total = sum(record["exits"])
+        lines.append(
+            [
+                record["case"],
+                record["mode"],
+                f"{record['gflops']:.1f}",
+                " ".join(f"{count / total:.0%}" for count in record["exits"]),
+                _three_digits(record["videos_per_s"]),
+                *(f"{record['ratios'][name]:.2f}" for name in ("all to the last exit", "multiply-adds")),
+                _or_dash(record["fill"], ".0%"),
+                *(f"{record['latency_ms'][name]:.0f}" for name in ("p50", "p95", "p99")),
+            ]
+        )
+    return Table(f"Streams: {describe(records)}", columns, lines)
+
+
 def scaling_table(records: Sequence[Record]) -> Table:
     """The time along every series, and with which power of the value it grows."""
     lines, seen = [], set()

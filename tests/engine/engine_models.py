@@ -11,6 +11,10 @@ from adafocus_models.engine import Engine, candidates, tuning
 
 @pytest.fixture
 def quick(monkeypatch):
+    quick_tuning(monkeypatch)
+
+
+def quick_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is timed: the last form is taken for the fastest, so that the plain one is never chosen."""
     last_wins = lambda calls, *_, **__: {name: 1 / number for number, name in enumerate(calls, 1)}  # noqa: E731
     monkeypatch.setattr(candidates, "median_ms", last_wins)

@@ -1,12 +1,15 @@
 """The engine gives what the model gives, for every network and any batch, and refuses what it cannot do."""
 
+import copy
 import json
 import warnings
+from functools import partial
 
 import pytest
 import torch
 from engine_models import assert_equal_outputs, bytes_of, engine_of, quick, small_tsm  # noqa: F401
 from oracle_models import inputs_of, small, small_model
+from tiny_models import tiny
 from torch import nn
 
 from adafocus_models import Thresholds, architectures
@@ -70,11 +73,12 @@ def test_thresholds_at_run_time(name):
     assert_equal_outputs(engine(*inputs), model(*inputs))
 
 
+@pytest.mark.parametrize("make", [tiny, pytest.param(partial(small, dtype=torch.float32), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_other_dtypes(dtype):
+def test_other_dtypes(dtype, make):
     """Without a policy, whose boxes would differ with the rounding."""
-    model = small("tsm_plus", torch.float32)
+    model = make("tsm_plus")
     inputs = inputs_of(model, 2, torch.float32)
     with warnings.catch_warnings(record=True) as told:
         engine = engine_of(model, dtype=dtype, check=True)
@@ -83,7 +87,7 @@ def test_other_dtypes(dtype):
     assert not any(choice.left_out for choice in engine.choices.modules.values())
     output, expected = engine(*inputs).logits, model(*inputs).logits
     assert output.dtype == dtype
-    plain = small("tsm_plus", dtype)(*inputs).logits
+    plain = copy.deepcopy(model).to(dtype)(*inputs).logits
     allowed = 3 * (plain.float() - expected).abs().max() + 1e-4 * expected.abs().max()
     assert (output.float() - expected).abs().max() <= allowed
 

@@ -35,7 +35,7 @@ def test_soak(count):
     def random_thresholds() -> Thresholds | None:
         if chance.random() < 0.1:
             return None
-        return Thresholds.of([at_exit.quantile(chance.random()).item() + 1e-3 for at_exit in scores[:-1]])
+        return Thresholds.of([min(at_exit.quantile(chance.random()).item() + 1e-3, 0.0) for at_exit in scores[:-1]])
 
     after_warm_up = None
     while left:

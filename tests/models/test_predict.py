@@ -198,7 +198,8 @@ def test_predict_runs_the_model_on_the_sampled_frames(folder):
     ("arguments", "message"),
     [
         (["missing.mp4"], "missing.mp4 does not exist"),
-        (["notes.txt"], "notes.txt cannot be read as a video"),
+        (["notes.md"], "notes.md cannot be read as a video"),
+        (["notes.txt"], "notes.txt names not a video twice"),
         (["frames", "--model", "uni_adafocus_64"], "name must be one of .*tsm_plus_8"),
         (["frames", "--labels", "empty.txt"], "empty.txt must have a line for each class, but it is empty"),
         (["frames", "--labels", "missing.txt"], "No such file or directory: 'missing.txt'"),
@@ -215,7 +216,8 @@ def test_predict_runs_the_model_on_the_sampled_frames(folder):
 )
 def test_what_does_not_fit_is_one_line_and_exit_code_2(folder, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(folder.parent)
-    Path("notes.txt").write_text("not a video\n" * 2)
+    for name in ("notes.txt", "notes.md"):
+        Path(name).write_text("not a video\n" * 2)
     Path("empty.txt").touch()
     Path("blank.txt").write_text("one\n\nthree\n")
     before = Path("frames/0.png").read_bytes()
