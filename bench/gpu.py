@@ -1,8 +1,9 @@
 """All that a machine with a GPU can prove, in one command: python bench/gpu.py
 
 Builds the extension, reports on its kernels, runs the conformance suite on every backend and a part of it under
-compute-sanitizer, then times the ops and the models. A part that fails does not stop the next ones. What each
-prints goes to build/gpu/PART.log, records go to bench/results. Without a GPU, the parts that need none run.
+compute-sanitizer, then times the ops, the models and streams of videos. A part that fails does not stop the next
+ones. What each prints goes to build/gpu/PART.log, records go to bench/results. Without a GPU, the parts that need none
+run.
 """
 
 import argparse
@@ -57,6 +58,7 @@ def parts(gpu: bool) -> list[Part]:
         Part(
             "throughput", 15, [[python, f"{bench}/throughput.py", "--max-seconds=60", *clip_options()]], missing=timing
         ),
+        Part("streaming", 15, [[python, f"{bench}/streaming.py", *STREAMS, *clip_options()]], missing=timing),
     ]
 
 
@@ -65,6 +67,10 @@ def parts(gpu: bool) -> list[Part]:
 ENGINES = ["--max-seconds=30", "--configs", "tsm_plus_8+8", "uni_adafocus_tsm_96_8+8", "uni_adafocus_tsm_128_8+16"]
 ENGINES += ["--engine"]
 SIDE_BY_SIDE = (["published", "eager", "engine"], ["engine", "compile"])
+
+
+# Early exits online, at the batch of the paper's throughput.
+STREAMS = ["--dtype=float16", "--videos=1024", "--runs=3"]
 
 
 def sanitizer(gpu: bool) -> Part:

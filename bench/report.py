@@ -1,8 +1,8 @@
 """Makes the documentation's tables, and plots, from the records in bench/results: python bench/report.py
 
 Prints the tables; --update writes them into the files that are named (default: docs/measured.md and README.md), each
-between its marker, `<!-- bench:throughput -->`, `<!-- bench:engine -->`, `<!-- bench:ops -->` or
-`<!-- bench:headline -->`, and the next `<!-- /bench -->`; --check fails where that would change a file.
+between its marker, `<!-- bench:throughput -->` (or engine, streaming, ops, headline), and the next `<!-- /bench -->`;
+--check fails where that would change a file.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from bench.harness.tables import (
     headline_table,
     ops_table,
     stage_table,
+    streaming_table,
     throughput_table,
 )
 
@@ -62,6 +63,15 @@ def engine(folder: Path) -> list[Table]:
     return [make(group, OURS) for group in groups for make in (engines_table, chosen_table)]
 
 
+def streaming(folder: Path) -> list[Table]:
+    """Streams with and without early exits, one table for each device, dtype, batch and number of threads."""
+    groups: dict[tuple, list[Record]] = {}
+    for record in read_all("streaming", folder):
+        key = tuple(record[name] for name in ("device", "dtype", "batch_size", "threads", "input"))
+        groups.setdefault(key, []).append(record)
+    return [streaming_table(group) for group in groups.values()]
+
+
 def throughput_groups(folder: Path) -> list[list[Record]]:
     """The records of models by table, in the paper's order."""
     return group_records(sorted(read_all("throughput", folder), key=table_order))
@@ -84,7 +94,13 @@ def headline(folder: Path) -> list[Table]:
     return [headline_table(chosen)] if chosen else []
 
 
-SECTIONS = {"throughput": throughput, "engine": engine, "ops": ops, "headline": headline}
+SECTIONS = {
+    "throughput": throughput,
+    "engine": engine,
+    "streaming": streaming,
+    "ops": ops,
+    "headline": headline,
+}
 
 
 def markdown(table: Table) -> str:

@@ -28,6 +28,7 @@ from bench.cases.models import ModelCase, clips_from, plain_model
 from bench.harness.arguments import measuring_parser, positive_int
 from bench.harness.console import print_table, progress, run_program
 from bench.harness.environment import environment, header
+from bench.harness.plots import plot_streaming
 from bench.harness.records import Record, default_path, write
 from bench.harness.tables import streaming_table
 from bench.harness.timing import stats
@@ -90,7 +91,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--dtype", choices=DTYPES, default="float32", help="of weights and activations")
     add("--latency", action="store_true", help="one video at a time, so that percentiles are those of a single one")
     add("--folder", type=Path, help="decode the videos of this folder, over and over, as part of what is timed")
+    add("--plot", action="store_true", help="draw exits and latency beside the records")
     add("--video", metavar="CLIP", default="bikes.mp4", help="whose moved frames the videos are (default: bikes.mp4)")
+    add("--synthetic", action="store_true", help="random frames")
     args = parser.parse_args(arguments)
     args.batch_size = 1 if args.latency else args.batch_size or BATCH_SIZE[args.device.type]
     return args
@@ -107,12 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write(path, records)
     print_table(*streaming_table(records))
     print(f"records: {path}")
+    if args.plot:
+        print(f"plot: {plot_streaming(records, path.parent)}")
     return 0 if all(record["check"]["passed"] for record in records) else 1
 
 
 def measure(case: StreamCase, args: argparse.Namespace, env: dict[str, Any]) -> list[Record]:
     """A record of all to the last exit, and one with thresholds."""
-    clips = clips_from(args.video)
+    clips = clips_from(None if args.synthetic else args.video)
     plain = plain_model(ModelCase(case.model), clips, 2, torch.device("cpu"))
     engine = Engine(plain.model, batch_size=args.batch_size, dtype=DTYPES[args.dtype], device=args.device)
     videos = in_folder(args) if args.folder else resident(plain.model, clips, args.videos)
@@ -212,7 +217,7 @@ def record(
         "dtype": args.dtype,
         "backend": backends.choose("crop_resize", args.device.type, args.backend),
         "threads": env["threads"],
-        "input": f"{args.folder.name}, decoded" if args.folder else args.video,
+        "input": f"{args.folder.name}, decoded" if args.folder else "synthetic" if args.synthetic else args.video,
         "batch_size": args.batch_size,
         "processes": 1,
         "videos": args.videos,

@@ -12,7 +12,7 @@ from ..networks import VideoModel
 from .engine import Engine
 from .streams import Result
 
-SOURCES = ("path", "bytes")  # columns that a video may come from
+SOURCES = ("bytes", "path")  # columns that a video may come from, the first that is there
 ANSWERS = ("class", "probability", "top_classes", "top_probabilities", "exit", "frame_index", "boxes", "error")
 
 
@@ -26,7 +26,7 @@ class VideoPredictor:
         dataset.map(VideoPredictor(make), batched=True, remove_columns=["bytes"])
 
     A batch is a mapping of columns (lists or numpy arrays), a pandas DataFrame, or a list of rows, and comes back as
-    the same. Of each row `path` (a video file or a folder of frames) or `bytes` (a video file's content) is read; the
+    the same. Of each row `bytes` (a video file's content), or else `path` (a file or a folder of frames), is read; the
     other columns stay, `bytes` does not, and these are added: class and probability of the likeliest class;
     top_classes and top_probabilities of the likeliest ones; exit; frame_index, the candidates that were looked at, and
     boxes (cy, cx, h, w) in each; and error, None for a video that has an answer; one that has none has -1, NaN and

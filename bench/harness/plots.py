@@ -84,6 +84,42 @@ def plot_engines(records: Sequence[Record], folder: Path, ours: str) -> Path:
     return path
 
 
+def plot_streaming(records: Sequence[Record], folder: Path) -> Path:
+    """Writes which share of the videos left at each exit, and how long they took, as a PNG named like the device."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    first = records[0]
+    threads = "" if "gpu" in first["env"] else f"{first['threads']} threads"
+    file = slug(f"{first['device']} {first['dtype']} {threads} batch {first['batch_size']}")
+    path = folder / f"streaming_{file}.png"
+    size = (11, 1.2 + 1.6 * len(records))
+    figure, axes = plt.subplots(len(records), 2, figsize=size, layout="constrained", squeeze=False)
+    for (exits, latency), record in zip(axes, records, strict=True):
+        total = sum(record["exits"])
+        shares = [count / total for count in record["exits"]]
+        bars = exits.bar(range(len(shares)), shares, color=OURS)
+        exits.bar_label(bars, [f"{share:.0%}" if share else "" for share in shares], padding=2, fontsize=8)
+        exits.set_xticks(range(len(shares)))
+        exits.margins(y=0.2)
+        exits.set_title(f"{record['case']}: share of the videos by exit", loc="left", fontsize=9)
+        names, values = zip(*record["latency_ms"].items(), strict=True)
+        bars = latency.barh(names, values, color=RIVAL)
+        latency.bar_label(bars, [f"{value:.0f}" for value in values], padding=3, fontsize=8)
+        latency.invert_yaxis()
+        latency.margins(x=0.15)
+        latency.set_title("latency, ms", loc="left", fontsize=9)
+        for each in (exits, latency):
+            each.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(describe(records), fontsize=9, color="0.35")
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
 def _bars(axes, cases: list[str], records: list[Record], names: ModelNames) -> None:
     values = [record["videos_per_s"] for record in records]
     colours = [RIVAL if record["case"] == names.rival else OURS for record in records]

@@ -207,7 +207,7 @@ def group_engines(records: Iterable[Record]) -> list[list[Record]]:
 
 def is_model(record: Record) -> bool:
     """Tells if a record is of a model, rather than of an op."""
-    return record["what"] == "throughput"
+    return record["what"] in ("throughput", "streaming")
 
 
 def describe(records: Sequence[Record], *, engine: bool = True) -> str:

@@ -143,7 +143,8 @@ def test_update_fills_in_between_the_markers_and_check_agrees(results, capsys):
     files = [results / "measured.md", results / "README.md"]
     before = (
         "# Title\n<!-- bench:throughput -->\nold\n<!-- /bench -->\ntext\n<!-- bench:ops -->\n<!-- /bench -->\nend\n",
-        "# Other\n<!-- bench:headline -->\nold\n<!-- /bench -->\nend\n<!-- bench:engine -->\n<!-- /bench -->\n",
+        "# Other\n<!-- bench:headline -->\nold\n<!-- /bench -->\nend\n<!-- bench:engine -->\n<!-- /bench -->\n"
+        "<!-- bench:streaming -->\n<!-- /bench -->\n",
     )
     for file, text in zip(files, before, strict=True):
         file.write_text(text)
@@ -157,7 +158,8 @@ def test_update_fills_in_between_the_markers_and_check_agrees(results, capsys):
         f"# Title\n<!-- bench:throughput -->\n{EXPECTED_THROUGHPUT}\n<!-- /bench -->\ntext\n"
         f"<!-- bench:ops -->\n{EXPECTED_OPS}\n<!-- /bench -->\nend\n",
         f"# Other\n<!-- bench:headline -->\n{EXPECTED_HEADLINE}\n<!-- /bench -->\nend\n"
-        "<!-- bench:engine -->\nNo measurement is in `bench/results` yet.\n<!-- /bench -->\n",
+        "<!-- bench:engine -->\nNo measurement is in `bench/results` yet.\n<!-- /bench -->\n"
+        "<!-- bench:streaming -->\nNo measurement is in `bench/results` yet.\n<!-- /bench -->\n",
     )
     assert tuple(file.read_text() for file in files) == expected
     assert report.main([*arguments, "--check", *map(str, files)]) == 0

@@ -83,17 +83,18 @@ def frames_seen(model: VideoModel, exit_number: int) -> int:
     return model.num_focus_frames if exit_number == model.num_exits - 1 else 0
 
 
-def thresholds_between(logits: Tensor, places: list[float]) -> Thresholds:
-    """Thresholds of all exits but the last, at these places among their scores, away from every score."""
+def thresholds_between(logits: Tensor, places: list[float]) -> Thresholds | None:
+    """Thresholds of all exits but the last, at these places among their scores, in the middle of two; None where two
+    are so near to each other that rounding decides."""
     scores = exit_score(logits)  # [E, V]
     values = []
     for at_exit, place in zip(scores[:-1], itertools.cycle(places)):
-        ranked = at_exit.sort().values
+        ranked = at_exit.sort().values.tolist()
         at = round(place * VIDEOS)
-        low = ranked[at - 1] if at else ranked[0] - 1
-        high = ranked[at] if at < VIDEOS else torch.tensor(0.0)
-        assume(bool(high - low > 1e-4))
-        values.append(((low + high) / 2).item())
+        low, high = [ranked[0] - 1, *ranked][at], [*ranked, 0.0][at]
+        if high - low < 1e-4:
+            return None
+        values.append((low + high) / 2)
     return Thresholds.of(values)
 
 
@@ -109,6 +110,7 @@ def thresholds_between(logits: Tensor, places: list[float]) -> Thresholds:
 def test_online_is_as_offline(name, batch_size, places, order, ring, ordered):
     clips, logits, _ = offline(name)
     engine, thresholds = engine_of(name, batch_size), thresholds_between(logits, places)
+    assume(thresholds is not None)
     engine.set_thresholds(thresholds)
     found = list(engine.stream(((v, clips[v]) for v in order), ring=ring, ordered=ordered))
     assert len(found) == VIDEOS
@@ -356,3 +358,19 @@ def test_arguments_of_a_stream(engine):
             engine.stream([], **options)
     with pytest.raises(TypeError, match="not iterable"):
         engine.stream(7)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="waits of the host for a GPU need one")
+@pytest.mark.parametrize("name", ["uni_adafocus_tsm", "uni_adafocus"])
+def test_on_a_gpu_nothing_waits_but_for_answers(name):
+    """Which are waited for by an event, that this mode does not count."""
+    clips, logits, _ = offline(name)
+    engine = Engine(tiny(name), batch_size=4, device="cuda", runtime="library", check=False, progress=False)
+    engine.set_thresholds(thresholds_between(logits, [0.5]))
+    list(engine.stream(enumerate(clips)))  # captures
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = list(engine.stream(enumerate(clips)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [result.id for result in found] == list(range(VIDEOS))
