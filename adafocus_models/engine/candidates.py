@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .choices import PLAIN
-from .measuring import Call, copies_beyond_cache, error_limit, median_ms, poison, relative_error
+from .measuring import Call, copies_beyond_cache, error_limit, form_error, median_ms, poison
 
 FASTER = 0.97  # of the plain form's time: what another must take at most to be worth a change
 
@@ -90,11 +90,11 @@ def _too_far(
         exact = copy.deepcopy(plain).to(precise)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             expected = exact(*(x.to(precise) for x in _fresh(inputs)))
-        plain_error = relative_error(own, expected)
+        plain_error = form_error(own, expected)
     allowed = error_limit(own.dtype, plain_error)
-    errors = {name: relative_error(result, expected) for name, result in results.items()}
+    errors = {name: form_error(result, expected) for name, result in results.items()}
     return {
-        name: f"differs from the plain form by {error:.2g} of the largest value, allowed {allowed:.2g}"
+        name: f"differs from the plain form by {error:.2g} of its size, allowed {allowed:.2g}"
         for name, error in errors.items()
         if error > allowed
     }

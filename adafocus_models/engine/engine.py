@@ -184,7 +184,7 @@ class Engine:
             Result of every video, once. A clip that cannot be read or does not fit has its `error`, and the rest go on.
 
         Thresholds that are set while a stream runs hold for the batches that begin afterwards. Closing the generator,
-        or an interrupt, ends all at once. `stats` tells how it goes.
+        or an interrupt, ends all at once. It is to be iterated in one thread. `stats` tells how it goes.
 
         Determinism: logits may differ in their last bits with who shares a batch, as the runtimes that compute them.
 

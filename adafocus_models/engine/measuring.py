@@ -10,8 +10,8 @@ from torch import Tensor
 
 Call = Callable[[], Any]
 
-# Largest allowed difference from the folded layer or module in float32 (float64), as a share of its largest value,
-# beyond which a form must be at most so many times as far away as the plain one in the same dtype.
+# Largest allowed `form_error` from the folded layer or module in float32 (float64), beyond which a form must be at most
+# so many times as far away as the plain one in the same dtype.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 TIMES_AS_FAR = 3
 
@@ -32,6 +32,17 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     scale = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny) if expected.numel() else 1.0
     error = ((found.to(expected.dtype) - expected).abs() / scale).max() if expected.numel() else torch.zeros(())
     return float(error.nan_to_num(nan=torch.inf))
+
+
+def form_error(found: Tensor, expected: Tensor) -> float:
+    """How far a form's result is from the expected one: their distance as a share of its norm; or a tenth of
+    `relative_error`, where that is more, since the largest of many rounding errors is several times as large as they
+    are, and a single wrong number weighs little in a norm."""
+    largest = relative_error(found, expected)
+    if not expected.numel() or largest == float("inf"):
+        return largest
+    norm = expected.norm().clamp(min=torch.finfo(expected.dtype).tiny)
+    return max(float((found.to(expected.dtype) - expected).norm() / norm), largest / 10)
 
 
 def error_limit(dtype: torch.dtype, plain_error: float) -> float:

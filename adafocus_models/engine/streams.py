@@ -1,7 +1,7 @@
 """Streams: any number of videos through an engine, which leave when they are sure, their places taken by others."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -67,8 +67,8 @@ class Stream:
         source: Source,
         model: VideoModel,
         refill: Refill,
-        run: Any,
-        gate: Any,
+        run: Callable[[Tensor, Tensor | None], Output],
+        gate: Callable[[], Gate | None],
         upload: Upload,
         *,
         ordered: bool,
@@ -171,10 +171,9 @@ class Stream:
             glances = [clip.loaded.glance_frames for clip in clips]
             glance_frames = None if glances[0] is None else self._upload(glances)
         clips = [_Clip(clip.number, Loaded(clip.loaded.id, time=clip.loaded.time)) for clip in clips]  # without frames
-        gate: Gate | None = self._gate()
+        gate = self._gate()
         if gate is None:
-            output: Output = self._run(frames, glance_frames)
-            self._ending.append((clips, on_its_way(output)))
+            self._ending.append((clips, on_its_way(self._run(frames, glance_frames))))
         else:
             self._refill.begin(Wave(self._model, frames, glance_frames, tag=clips), gate)
         return self._collect()

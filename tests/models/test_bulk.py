@@ -24,9 +24,10 @@ from adafocus_models.json_lines import JsonLines
 ROOT = Path(__file__).parents[2]
 NAME, CLASSES = "uni_adafocus_tsm", 5
 # The command with a tiny model, of which nothing is timed.
-TINY = """
+TINY = f"""
 import sys
 import pytest
+sys.path.append({str(ROOT / "tests" / "engine")!r})
 from engine_models import quick_tuning
 from tiny_models import tiny
 from adafocus_models import predict
