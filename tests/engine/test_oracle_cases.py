@@ -28,7 +28,9 @@ def test_equal_where_boxes_are_given(name):
     engine = engine_of(model, check=True)
     own = engine(*case.inputs)
     assert torch.equal(own.frame_index, expected.frame_index)
-    torch.testing.assert_close(own.boxes, expected.boxes, rtol=0, atol=0.01)
+    # Pixels: either may be as far from the exact boxes as the published code's float32 is, or a little farther.
+    allowed = max(0.01, 3 * case.float32_error.get("focus_boxes", 0.0))
+    torch.testing.assert_close(own.boxes, expected.boxes, rtol=0, atol=allowed)
     looks_where(engine.model, expected)
     found = engine(*case.inputs)
     error = (found.exit_logits - expected.exit_logits).abs().max() / expected.exit_logits.abs().max()
