@@ -43,7 +43,7 @@ def answer_all(find: Callable[[], Sequence[Video]], path: Path, prepare: Prepare
     lines = JsonLines(path, here.rank, here.world_size)
 
     def find_left() -> list[Video]:
-        videos = find()
+        videos = {video.path: video for video in find()}.values()  # whatever is named twice, once
         lines.merge()
         done = lines.ids()
         left = [video for video in videos if video.path not in done]

@@ -66,6 +66,11 @@ class Source:
     """
 
     def __init__(self, videos: Iterable, model: VideoModel, *, workers: int, ahead: int, pin: bool) -> None:
+        require(
+            not isinstance(videos, str | bytes | PathLike),
+            lambda: f"videos must be an iterable of them, got {videos!r} alone: give [{videos!r}]",
+            TypeError,
+        )
         self._model, self._pin = model, pin
         self._ready: queue.Queue[Future | BaseException | None] = queue.Queue(maxsize=ahead)
         self._stopped = threading.Event()
@@ -166,6 +171,10 @@ class Source:
                 part is None or isinstance(part, Tensor),
                 lambda part=part: f"a clip must be of tensors, got {describe(part)}",
                 TypeError,
+            )
+            require(
+                part is None or part.device.type == "cpu",
+                lambda part=part: f"a clip must be on the CPU, from where it is uploaded, got {part.device}",
             )
         no_glance = glance_frames is None or not self._model.has_glance
         return frames, None if no_glance else glance_frames

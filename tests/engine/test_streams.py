@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +25,9 @@ from adafocus_models import (
     VideoModel,
     architectures,
     evaluate_thresholds,
+    exit_curve,
     exit_score,
+    solve_thresholds,
 )
 from adafocus_ops import exit_gate
 
@@ -358,6 +361,37 @@ def test_arguments_of_a_stream(engine):
             engine.stream([], **options)
     with pytest.raises(TypeError, match="not iterable"):
         engine.stream(7)
+    with pytest.raises(TypeError, match=r"videos must be an iterable of them, got 'a.mp4' alone: give \['a.mp4'\]"):
+        engine.stream("a.mp4")
+    with pytest.raises(TypeError, match="videos must be an iterable of them"):
+        engine.stream(Path("a.mp4"))
+
+
+def test_thresholds_of_every_kind(engine, tmp_path):
+    path = tmp_path / "thresholds.json"
+    logits = offline("uni_adafocus_tsm")[1]
+    solved = solve_thresholds(exit_score(logits), engine.exit_costs, q=1.0)
+    curve = exit_curve(exit_score(logits), engine.exit_costs, logits.argmax(2) == 0)
+    solved.save(path)
+    for kind in (path, str(path), solved):
+        engine.set_thresholds(kind)
+        assert torch.equal(engine.thresholds.values, solved.values)
+    with pytest.raises(RuntimeError, match="a budget needs the curve"):
+        engine.set_budget(1.0)
+    curve.save(path)
+    engine.set_thresholds(path)
+    for share in (0.4, 0.9):
+        least, most = curve.expected_cost[[0, -1]].tolist()
+        budget = least + share * (most - least)
+        engine.set_budget(budget / 1e9)
+        assert engine.thresholds.expected_cost <= budget
+        list(engine.stream(some_clips()))
+        assert engine.stats().mean_multiply_adds <= budget
+    with pytest.raises(ValueError, match="budget must be at least"):
+        engine.set_budget(0.0)
+    for wrong in ([-1.0, -1.0], "missing.json", 7):
+        with pytest.raises((TypeError, ValueError, OSError)):
+            engine.set_thresholds(wrong)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="waits of the host for a GPU need one")
