@@ -1,5 +1,6 @@
 """What a stream has done so far: exits, costs, speed, and how long videos took."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -26,12 +27,13 @@ class Stats:
     def __str__(self) -> str:
         shares = ", ".join(f"{number}: {count / max(self.videos, 1):.1%}" for number, count in enumerate(self.exits))
         p50, p95, p99 = self.latency_ms
+        full = "" if math.isnan(self.fill) else f"; focus batches {self.fill:.0%} full"
         return "\n".join(
             [
                 f"{self.videos} videos, {self.errors} errors; {self.videos_per_s:.3g} videos/s,"
                 f" {self.waited_share:.0%} of the time waiting for clips",
                 f"{self.mean_multiply_adds / 1e9:.2f} GFLOPs (multiply-adds) a video; left at exit {shares}",
-                f"latency {p50:.0f} ms (median), {p95:.0f} (p95), {p99:.0f} (p99); focus batches {self.fill:.0%} full",
+                f"latency {p50:.0f} ms (median), {p95:.0f} (p95), {p99:.0f} (p99){full}",
             ]
         )
 
