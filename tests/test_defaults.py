@@ -61,6 +61,10 @@ DEFAULTS = {
         "keep_memory": True,
         "progress": True,
     },
+    "adafocus_models.Curve": {"criterion": "entropy"},
+    "adafocus_models.exit_curve": {"criterion": "entropy"},
+    "adafocus_models.training.objective": {"size_weight": 1.0, "diversity": True, "num_samples": 128},
+    "adafocus_models.data.list_videos": {"labels": False},
     "adafocus_models.data.read_clip": {"frame_size": 224, "short_side": 256},
     "adafocus_models.Thresholds": {"criterion": "entropy"},
     "adafocus_models.solve_thresholds": {"criterion": "entropy"},
@@ -84,6 +88,7 @@ MODULES = (
     "adafocus_models.data",
     "adafocus_models.export",
     "adafocus_models.pictures",
+    "adafocus_models.training",
 )
 
 
@@ -114,6 +119,7 @@ def test_defaults_are_the_ones_in_the_table(module):
 
 # Arguments with a default that may be given by position; all others of a function are given by name.
 BY_POSITION = {
+    "adafocus_models.exit_curve": {"correct"},
     "adafocus_models.exit_score": {"criterion"},
     "adafocus_models.top_k_accuracy": {"k"},
     "adafocus_ops.boxes.full_frame": {"device"},

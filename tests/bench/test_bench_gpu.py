@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cases, gpu, ops, throughput
+from bench import cases, gpu, ops, streaming, throughput
 from bench.harness import environment, parts
 
 
@@ -114,7 +114,9 @@ def test_what_runs_with_and_without_a_gpu(monkeypatch):
     monkeypatch.setattr(gpu, "find_sanitizer", lambda: "/somewhere/compute-sanitizer")
     with_gpu, without = ({part.name: part for part in gpu.parts(has_gpu)} for has_gpu in (True, False))
     assert [name for name, part in with_gpu.items() if part.missing] == []
-    assert [name for name, part in without.items() if part.missing] == ["engine", "sanitizer", "ops", "throughput"]
+    assert [name for name, part in without.items() if part.missing] == [
+        *("engine", "sanitizer", "ops", "throughput", "streaming")
+    ]
     assert "--require-backend=cuda" in with_gpu["conformance"].commands[0]
     assert "--require-backend=triton" in with_gpu["conformance"].commands[0]
     assert with_gpu["build"].env == {"ADAFOCUS_CUDA": "1"}
@@ -141,6 +143,7 @@ def test_commands_of_the_open_checks_exist():
     scripts = {
         "ops": ops.parse,
         "gpu": gpu.parse,
+        "streaming": streaming.parse,
         "throughput": lambda arguments: throughput.parse([*arguments, "--synthetic"]),  # the clip may be missing
     }
     for command in commands:
