@@ -34,7 +34,9 @@ def entries(case: Case, model: VideoModel) -> dict[str, int]:
     return {name: int(value.flatten()[0]) for name, value in twin.named_parameters()}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in WITH_GRADIENTS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if "x3d" in name else pytest.mark.slow) for name in WITH_GRADIENTS]
+)
 def test_gradients_are_the_published_ones(name):
     """In float64; of every entry the norm, or that there is none."""
     case = load_case(name)
