@@ -21,7 +21,8 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
 
-from adafocus_models import Engine, Result, Thresholds, evaluate_thresholds, exit_score, solve_thresholds
+from adafocus_models import Engine, Result, Stats, Thresholds, evaluate_thresholds, exit_score, solve_thresholds
+from adafocus_models.engine.stats import Tally
 from adafocus_ops import backends
 from bench.cases.engines import OURS
 from bench.cases.models import ModelCase, clips_from, plain_model
@@ -122,14 +123,18 @@ def measure(case: StreamCase, args: argparse.Namespace, env: dict[str, Any]) -> 
     engine = Engine(plain.model, batch_size=args.batch_size, dtype=DTYPES[args.dtype], device=args.device)
     videos = in_folder(args) if args.folder else resident(plain.model, clips, args.videos)
 
-    def run(thresholds: Thresholds | None) -> tuple[float, list[Result]]:
-        """Seconds, and the results in order."""
+    def run(thresholds: Thresholds | None) -> tuple[float, list[Result], Stats]:
+        """Seconds, the results in order, and what there is to say of them."""
         engine.set_thresholds(thresholds)
         start = time.perf_counter()
-        results = list(engine.stream(videos, ring=1 if args.latency else 16))
-        return time.perf_counter() - start, results
+        if args.latency:
+            results, streamed = one_at_a_time(engine, videos)
+        else:
+            results = list(engine.stream(videos))
+            streamed = engine.stats()
+        return time.perf_counter() - start, results, streamed
 
-    _, whole = run(None)
+    _, whole, _ = run(None)
     failed = [result.error for result in whole if result.error is not None]
     if failed:
         raise ValueError(f"{len(failed)} of the videos cannot be read: {failed[0]}")
@@ -141,12 +146,27 @@ def measure(case: StreamCase, args: argparse.Namespace, env: dict[str, Any]) -> 
     with progress(str(case), args.runs + 1) as step:
         for number in range(args.runs + 1):  # one to warm up
             for name, each in ways.items():
-                took, results = run(each)
+                took, results, streamed = run(each)
                 if number:
                     seconds[name].append(took)
-                found[name] = engine.stats(), check(results, each, logits)
+                found[name] = streamed, check(results, each, logits)
             step()
     return [record(case, name, engine, seconds, *found[name], args, env) for name in ways]
+
+
+def one_at_a_time(engine: Engine, videos: list) -> tuple[list[Result], Stats]:
+    """Each video in a stream of its own, so that none waits for another."""
+    tally = Tally(len(engine.exit_costs))
+    tally.begin()
+    results = []
+    for video in videos:
+        start = time.perf_counter()
+        [result] = engine.stream([video])
+        if result.error is None:
+            tally.add(result.exit, time.perf_counter() - start)
+        results.append(result)
+    tally.end()
+    return results, tally.stats(engine.exit_costs)
 
 
 def resident(model: Any, clips: Any, count: int) -> list[tuple[int, tuple[Tensor, ...]]]:
@@ -197,7 +217,7 @@ def record(
     way: str,
     engine: Engine,
     seconds: dict[str, list[float]],
-    streamed: Any,
+    streamed: Stats,
     checked: dict[str, Any],
     args: argparse.Namespace,
     env: dict[str, Any],
