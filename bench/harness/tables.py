@@ -171,7 +171,7 @@ def streaming_table(records: Sequence[Record]) -> Table:
                 *(f"{record['latency_ms'][name]:.0f}" for name in ("p50", "p95", "p99")),
             ]
         )
-    return Table(f"Streams: {describe(records)}", columns, lines)
+    return Table(f"Streams ({records[0]['input']}): {describe(records)}", columns, lines)
 
 
 def scaling_table(records: Sequence[Record]) -> Table:
