@@ -3,7 +3,9 @@
 import pytest
 import torch
 from engine_models import assert_equal_outputs, bytes_of, engine_of, quick, small_tsm  # noqa: F401
+from tiny_models import tiny, tiny_clips
 
+from adafocus_models import Thresholds, exit_score
 from adafocus_models.engine import Engine, graphs
 from adafocus_models.engine.graphs import Graphs, bucket_of
 
@@ -103,3 +105,27 @@ def test_a_capture_that_fails_is_told(on_a_gpu, monkeypatch):
     assert "CUDA graphs: no, a capture failed: operation not permitted" in str(engine.report())
     with pytest.raises(RuntimeError, match="operation not permitted"):
         engine_of(model, graphs=True)(*inputs)
+
+
+@torch.inference_mode()
+def test_stages_of_encoders_are_captured_where_videos_leave(on_a_gpu):
+    """In buckets of videos, and thresholds change without a new capture."""
+    model = tiny("uni_adafocus")
+    frames, glance_frames = tiny_clips(model, 7)
+    engine = engine_of(model, batch_size=4)
+    scores = exit_score(model(frames, glance_frames).exit_logits[:, :-1].transpose(0, 1))  # [exits, videos]
+    for place in (0.3, 0.6):
+        thresholds = Thresholds.of([at_exit.quantile(place).item() for at_exit in scores])
+        engine.set_thresholds(thresholds)
+        assert_equal_outputs(engine(frames, glance_frames), model(frames, glance_frames, gate=thresholds))
+    captured = on_a_gpu.count
+    assert 2 <= captured <= 6  # a glance and a focus, of 4, 2 and 1 videos
+    engine.set_thresholds(None)
+    engine(frames, glance_frames)
+    whole = on_a_gpu.count
+    engine.set_thresholds(thresholds)
+    engine(frames, glance_frames)
+    engine.set_thresholds(None)
+    engine(frames, glance_frames)
+    assert on_a_gpu.count == whole > captured
+    assert "CUDA graphs: yes" in str(engine.report())
