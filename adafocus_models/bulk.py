@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,7 @@ def answer_all(find: Callable[[], Sequence[Video]], path: Path, prepare: Prepare
 
     def find_left() -> list[Video]:
         videos = {video.path: video for video in find()}.values()  # whatever is named twice, once
-        lines.merge()
-        done = lines.ids()
+        done = lines.merge()
         left = [video for video in videos if video.path not in done]
         if done:
             print(f"{len(videos) - len(left)} of {len(videos)} videos are in {path}", file=sys.stderr)
@@ -84,24 +83,32 @@ def _write(
 ) -> tuple[int, bool]:
     """The number of errors, and whether Ctrl-C ended it."""
     engine, to_answer = prepare()
-    errors, told = 0, 0.0
+    errors = 0
     stream = engine.stream(((video.path, video.file) for video in videos), ordered=False, workers=workers)
     try:
-        with contextlib.closing(stream), lines.open() as file, show_progress("predict", True) as say:
-            for result in stream:
+        with contextlib.closing(stream), lines.open() as file:
+            for result in shown(engine, stream, len(videos)):
                 answer = to_answer(result)
                 errors += "error" in answer
                 file.write(answer)
-                if time.monotonic() - told >= TELLS_EVERY:
-                    told = time.monotonic()
-                    say(progress_text(engine.stats(), len(videos)))
     except KeyboardInterrupt:
         return errors, True
     print(engine.stats(), file=sys.stderr)
     return errors, False
 
 
-def progress_text(stats: Stats, total: int) -> str:
+def shown(engine: Engine, stream: Iterable[Result], total: int) -> Iterator[Result]:
+    """The results of a stream of so many videos, with its progress on a terminal."""
+    told = 0.0
+    with show_progress("videos", True) as say:
+        for result in stream:
+            yield result
+            if time.monotonic() - told >= TELLS_EVERY:
+                told = time.monotonic()
+                say(_progress(engine.stats(), total))
+
+
+def _progress(stats: Stats, total: int) -> str:
     """How far it is, in one line."""
     done = stats.videos + stats.errors
     seconds = (total - done) / stats.videos_per_s if stats.videos_per_s else 0

@@ -27,11 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m adafocus_models.calibrate", description=__doc__, formatter_class=formatter
-    )
-    labelled.add_arguments(parser)
+    parser = labelled.make_parser("calibrate", __doc__)
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="FILE", help="the curve, as JSON")
     add("--criterion", choices=CRITERIA, default="entropy", help="how sure an answer is; default %(default)s")

@@ -25,11 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m adafocus_models.evaluate", description=__doc__, formatter_class=formatter
-    )
-    labelled.add_arguments(parser)
+    parser = labelled.make_parser("evaluate", __doc__)
     add = parser.add_argument
     add("--thresholds", type=Path, metavar="FILE", help="of Thresholds or a Curve, which calibrate writes")
     add("--budget", type=float, metavar="GFLOPS", help="of a Curve, the thresholds that cost this much a video")

@@ -31,19 +31,21 @@ class JsonLines:
         )
         self._own = self.path if world_size == 1 else self._part(rank)
 
-    def merge(self) -> None:
-        """Puts all parts at the end of the file, for one process while no other writes."""
+    def merge(self) -> set[Any]:
+        """Puts all parts at the end of the file, for one process while no other writes; the ids that it then has."""
         repair(self.path)
+        there = self.ids()
         parts = sorted(self.path.parent.glob(f"{self.path.name}.part-*"))
         for part in parts:
             repair(part)
-            there = self.ids()
-            new = [line for name, line in _lines(part) if name not in there]  # what an interrupted merge had not added
+            new = {name: line for name, line in _lines(part) if name not in there}  # an interrupted merge added others
             with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(new)
+                file.writelines(new.values())
                 file.flush()
                 os.fsync(file.fileno())
             part.unlink()
+            there |= new.keys()
+        return there
 
     def ids(self) -> set[Any]:
         """Of the videos that have a line."""

@@ -1,7 +1,6 @@
 """Labelled videos through an engine: what the commands that know the right answers have in common."""
 
 import argparse
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,26 +9,28 @@ import torch
 
 from adafocus_ops.checks import require
 
-from . import bulk, command_line
-from .class_names import read_class_names
+from . import bulk
+from .chosen_model import add_engine_arguments, add_model_arguments, make_model
 from .data import Video, list_videos
 from .engine import Engine, Result
-from .engine.progress import show_progress
 from .exits import StoredLogits, Thresholds
-from .registry import create_model, list_models
 
 # A share of clips that cannot be read, from which on the figures would not be those of the data.
 MOST_ERRORS = 0.01
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which videos, and what computes."""
+def make_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Of a command, with the arguments that say which videos, and what computes."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    prog = f"python -m adafocus_models.{command}"
+    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=formatter)
     add = parser.add_argument
     add(
         "videos",
         metavar="LIST",
         nargs="?",
-        help="labelled videos, a path and a label a line: .txt, .tsv (with tabs), .csv, or - for standard input",
+        help="labelled videos, a path and a label a line: .txt, .tsv (with tabs), .csv, or - for standard input; a "
+        "label is the number of a class, or with --labels its name",
     )
     add(
         "--logits",
@@ -38,15 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the logits of all exits that --save-logits wrote, in place of videos",
     )
     add("--save-logits", type=Path, metavar="FILE", help="write the logits of all exits, and the labels (.safetensors)")
-    add("--model", default="uni_adafocus_tsm_96_8+8", help=f"one of {', '.join(list_models())}; default %(default)s")
-    add("--checkpoint", type=Path, help="weights: ours or the published ones; random without")
-    add("--labels", type=Path, help="text file with one class name per line; labels of the list are then these names")
-    add("--device", type=command_line.device, default="cpu", help="cpu (the default), cuda, cuda:1, ...")
-    add("--batch-size", type=command_line.count, metavar="B", help="videos at a time; default 8, on a GPU 64")
-    add("--workers", type=command_line.count, metavar="N", help="threads that decode; default one a processor core")
-    add(
-        "--choices", type=Path, metavar="FILE", help="who computes what: read if it is there, else measured and written"
-    )
+    add_model_arguments(parser)
+    add_engine_arguments(parser)
+    return parser
 
 
 def check_arguments(options: argparse.Namespace) -> None:
@@ -69,13 +64,9 @@ def stored_logits(options: argparse.Namespace) -> StoredLogits:
 def run(options: argparse.Namespace, thresholds: Thresholds | None) -> tuple[Engine, list[tuple[Result, int]]]:
     """The results of all labelled videos, with their classes; those that cannot be read are told, and left out."""
     videos = list_videos(options.videos, labels=True)
-    names = options.labels and read_class_names(options.labels)
-    torch.manual_seed(0)  # the random weights, if they stay, are the same every time
-    model = create_model(options.model, **({"num_classes": len(names)} if names else {})).eval()
-    if options.checkpoint:
-        model.load_checkpoint(options.checkpoint)
+    model, names = make_model(options)
     classes = classes_of(videos, names, model.num_classes)
-    engine = bulk.make_engine(model.to(options.device), thresholds, options.batch_size, options.choices)
+    engine = bulk.make_engine(model, thresholds, options.batch_size, options.choices)
     results = list(_results(engine, videos, classes, options.workers))
     require(bool(results), lambda: "none of the videos could be read")
     return engine, results
@@ -84,24 +75,19 @@ def run(options: argparse.Namespace, thresholds: Thresholds | None) -> tuple[Eng
 def _results(
     engine: Engine, videos: Sequence[Video], classes: Sequence[int], workers: int | None
 ) -> Iterator[tuple[Result, int]]:
-    told, errors = 0.0, 0
+    errors = 0
     numbered = ((number, video.file) for number, video in enumerate(videos))
-    with show_progress("videos", True) as say:
-        for result in engine.stream(numbered, ordered=False, workers=workers):
-            if result.error is not None:
-                errors += 1
-                warnings.warn(f"left out: {result.error}", stacklevel=2)
-                require(
-                    errors <= max(MOST_ERRORS * len(videos), 1),
-                    lambda: (
-                        f"more than {MOST_ERRORS:.0%} of the videos cannot be read: the figures would not be theirs"
-                    ),
-                )
-                continue
+    stream = engine.stream(numbered, ordered=False, workers=workers)
+    for result in bulk.shown(engine, stream, len(videos)):
+        if result.error is None:
             yield result, classes[result.id]
-            if time.monotonic() - told >= bulk.TELLS_EVERY:
-                told = time.monotonic()
-                say(bulk.progress_text(engine.stats(), len(videos)))
+            continue
+        errors += 1
+        warnings.warn(f"left out: {result.error}", stacklevel=2)
+        require(
+            errors <= max(MOST_ERRORS * len(videos), 1),
+            lambda: f"more than {MOST_ERRORS:.0%} of the videos cannot be read: the figures would not be theirs",
+        )
 
 
 def classes_of(videos: Sequence[Video], names: Sequence[str] | None, num_classes: int) -> list[int]:

@@ -17,14 +17,13 @@ import torch
 from adafocus_ops.checks import require
 
 from . import bulk, command_line
-from .class_names import read_class_names
+from .chosen_model import add_engine_arguments, add_model_arguments, make_model
 from .data import Clip, Video, list_videos
 from .engine import Engine, Result, read_clips
 from .exits import Gate, Thresholds
 from .networks import Output, VideoModel
 from .pictures import contact_sheet, write_video
 from .ranks import Ranks
-from .registry import create_model, list_models
 
 OVERLAYS = (".png", ".mp4")
 RANDOM_WEIGHTS = "random weights: the prediction means nothing"
@@ -69,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a video file, a folder of frames (JPEG, PNG, WebP, BMP or TIFF), a folder with any of these in it at any "
         "depth, a list (.txt, .csv, .tsv) of a path a line, or - for such a list on standard input",
     )
-    add("--model", default="uni_adafocus_tsm_96_8+8", help=f"one of {', '.join(list_models())}; default %(default)s")
-    add("--checkpoint", type=Path, help="weights: ours or the published ones; random without")
-    add("--labels", type=Path, help="text file with one class name per line, as many as the model has classes")
+    add_model_arguments(parser)
     add("--top", type=command_line.count, default=5, metavar="K", help="how many of the likeliest to print; default 5")
     add(
         "--thresholds",
@@ -90,14 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write one line of JSON per video to this file, by the engine, batch after batch; videos that have a line "
         "are left out, so the same command goes on where it ended. Under torchrun the processes share the videos",
     )
-    add("--device", type=command_line.device, default="cpu", help="cpu (the default), cuda, cuda:1, ...")
-    bulk_only = parser.add_argument_group("with --jsonl")
-    add = bulk_only.add_argument
-    add("--batch-size", type=command_line.count, metavar="B", help="videos at a time; default 8, on a GPU 64")
-    add("--workers", type=command_line.count, metavar="N", help="threads that decode; default one a processor core")
-    add(
-        "--choices", type=Path, metavar="FILE", help="who computes what: read if it is there, else measured and written"
-    )
+    add_engine_arguments(parser.add_argument_group("with --jsonl"))
     return parser
 
 
@@ -166,8 +156,6 @@ def _bulk(options: argparse.Namespace) -> tuple[Engine, Callable[[Result], dict[
 def _line(options: argparse.Namespace, names: Sequence[str], result: Result) -> dict[str, Any]:
     """What there is to say of a video among many."""
     try:
-        if result.error is not None:
-            raise result.error
         top = result.top(options.top)
     except Exception as error:  # whatever a clip has raised is said of it
         return {"id": result.id, "error": str(error)}
@@ -184,13 +172,8 @@ def _line(options: argparse.Namespace, names: Sequence[str], result: Result) -> 
 
 def _model(options: argparse.Namespace) -> tuple[VideoModel, Sequence[str], Thresholds | None]:
     """The model, the names of its classes, and its gate."""
-    torch.manual_seed(0)  # the random weights, if they stay, are the same every time
-    names = options.labels and read_class_names(options.labels)
-    model = create_model(options.model, **({"num_classes": len(names)} if names else {})).eval()
-    gate = _gate(options, model)
-    if options.checkpoint:
-        model.load_checkpoint(options.checkpoint)
-    return model.to(options.device), names or [f"class {c}" for c in range(model.num_classes)], gate
+    model, names = make_model(options)
+    return model, names or [f"class {c}" for c in range(model.num_classes)], _gate(options, model)
 
 
 def _answers(options: argparse.Namespace, clips: Sequence[str]) -> Iterator[_Said]:

@@ -16,13 +16,12 @@ from adafocus_models import Engine, fold_batch_norm, list_models
 from adafocus_ops import backends
 from bench.cases.engines import OURS
 from bench.cases.models import ModelCase, clips_from, plain_model, repeat_to_batch
-from bench.harness.arguments import measuring_parser, positive_int
+from bench.harness.arguments import DTYPES, measuring_parser, positive_int
 from bench.harness.console import progress, run_program
 from bench.harness.environment import environment, header
 from bench.harness.records import Record, default_path, write
 
 AT_LEAST = 0.995
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -26,7 +26,7 @@ from adafocus_models.engine.stats import Tally
 from adafocus_ops import backends
 from bench.cases.engines import OURS
 from bench.cases.models import ModelCase, clips_from, plain_model
-from bench.harness.arguments import measuring_parser, positive_int
+from bench.harness.arguments import DTYPES, measuring_parser, positive_int
 from bench.harness.console import print_table, progress, run_program
 from bench.harness.environment import environment, header
 from bench.harness.plots import plot_streaming
@@ -34,7 +34,6 @@ from bench.harness.records import Record, default_path, write
 from bench.harness.tables import streaming_table
 from bench.harness.timing import stats
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # The paper's early-exit rows, and the network with an exit after every frame at half its cost.
 DEFAULT = (
     "uni_adafocus_tsm_96_8+12/exit=0.319",

@@ -23,7 +23,7 @@ from adafocus_models.ranks import Ranks
 from adafocus_ops import backends, use_backend
 from bench.cases import engines, models
 from bench.cases.roofline import Rates, roofline, work_of
-from bench.harness.arguments import measuring_parser, positive_int
+from bench.harness.arguments import DTYPES, measuring_parser, positive_int
 from bench.harness.bandwidth import copy_gb_per_s, gmac_per_s
 from bench.harness.console import print_table, progress, run_program
 from bench.harness.environment import environment, header
@@ -32,7 +32,6 @@ from bench.harness.records import Record, default_path, write
 from bench.harness.tables import engines_table, group_engines, group_records, stage_table, throughput_table
 from bench.harness.timing import interleave, peak_memory_mib, stats
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
 MAX_SECONDS = {"cpu": 30, "cuda": 300}
 WARMUP = 3  # rounds

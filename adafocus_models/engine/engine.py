@@ -349,10 +349,10 @@ class Engine:
     def _run_leaving(self, batches: list[tuple[Tensor, Tensor | None]]) -> list[Output]:
         """Batches of at most batch_size videos, which leave when they are sure."""
         refill = self._refill()
-        waves = [Wave(self.model, *batch) for batch in batches]
+        waves = [Wave(self.model, *batch, self.thresholds) for batch in batches]
         try:
             for wave in waves:
-                refill.begin(wave, self.thresholds)
+                refill.begin(wave)
                 while refill.work():
                     pass
             while refill.work(flush=True):

@@ -84,8 +84,6 @@ class VideoPredictor:
 
     def _row(self, result: Result) -> dict[str, Any]:
         try:
-            if result.error is not None:
-                raise result.error
             top = result.top(self.top)
         except Exception as error:  # whatever a clip has raised is said of it
             nothing: dict[str, Any] = {"class": -1, "probability": float("nan"), "exit": -1, "error": str(error)}

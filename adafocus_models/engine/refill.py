@@ -10,9 +10,9 @@ from torch import Tensor
 
 from adafocus_ops import ExitGate
 
-from ..exits import Gate, Thresholds, decide
+from ..exits import Thresholds, decide
 from .transfers import OnItsWay
-from .waves import ENCODER_STAGES, GATE, Answer, Question, Wave, on_its_way
+from .waves import ENCODER_STAGES, GATE, Answer, Question, Wave, answers_of, on_its_way
 
 # A stage of an encoder: what it takes [videos * n, ...], and of how many videos, to what it gives, in order of them.
 Stage = Callable[[Tensor, int], Any]
@@ -54,17 +54,15 @@ class Refill:
         self.answers: deque[Answer] = deque()
         self.focus_batches = self.focus_videos = 0
         self.waves: list[Wave] = []
-        self._gates: dict[Wave, Gate] = {}
         self._stages = stages
         self._queues: dict[str, deque[_Part]] = {stage: deque() for stage in ENCODER_STAGES}
         self._undecided: deque[_Undecided] = deque()
         self._ending: deque[tuple[Wave, OnItsWay]] = deque()
 
     @torch.inference_mode()
-    def begin(self, wave: Wave, gate: Gate) -> None:
-        """Sends a wave on its way, with the gate that decides at its exits."""
+    def begin(self, wave: Wave) -> None:
+        """Sends a wave on its way."""
         self.waves.append(wave)
-        self._gates[wave] = gate
         self._go_on(wave, None)
 
     @torch.inference_mode()
@@ -116,14 +114,10 @@ class Refill:
         if wave.inside:
             self._ending.append((wave, on_its_way(wave.output)))
         else:
-            self._forget(wave)
-
-    def _forget(self, wave: Wave) -> None:
-        self.waves.remove(wave)
-        del self._gates[wave]
+            self.waves.remove(wave)
 
     def _ask_gate(self, wave: Wave, question: Question) -> None:
-        gate, logits, exit_number = self._gates[wave], question.x, question.exit_number
+        gate, logits, exit_number = wave.decider, question.x, question.exit_number
         if isinstance(gate, Thresholds):
             decision = gate.gate(logits, exit_number, exact=False)
         else:  # of exact sizes, and it need not say more than the rows
@@ -136,8 +130,8 @@ class Refill:
         """Goes on with what has been decided first, or hands out what has ended; False if nothing has arrived."""
         if self._ending and (wait or self._ending[0][1].has_arrived()):
             wave, told = self._ending.popleft()
-            self.answers += wave.answers_at_the_end(*told.wait())
-            self._forget(wave)
+            self.answers += answers_of(*told.wait(), wave.inside, wave.tag)
+            self.waves.remove(wave)
             return True
         if self._undecided and (wait or self._undecided[0].told.has_arrived()):
             wave, decision, told = self._undecided.popleft()

@@ -33,8 +33,11 @@ class Result(NamedTuple):
         """The likeliest classes, and how likely they are.
 
         Raises:
+            Exception: the error of a video without an answer.
             ValueError: the logits are no numbers (NaN).
         """
+        if self.error is not None:
+            raise self.error
         probabilities = self.logits.float().softmax(0)
         require(not probabilities.isnan().any(), lambda: f"{self.id} gives no numbers (NaN): are the weights damaged?")
         ranked = probabilities.topk(min(count, len(probabilities)))
@@ -175,7 +178,7 @@ class Stream:
         if gate is None:
             self._ending.append((clips, on_its_way(self._run(frames, glance_frames))))
         else:
-            self._refill.begin(Wave(self._model, frames, glance_frames, tag=clips), gate)
+            self._refill.begin(Wave(self._model, frames, glance_frames, gate, tag=clips))
         return self._collect()
 
     def _finish_something(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from adafocus_ops import ExitGate
 from adafocus_ops.checks import require
 
+from ..exits import Gate
 from ..networks import Decision, Output, VideoModel
 from .transfers import OnItsWay
 
@@ -52,6 +53,7 @@ class Wave:
     Args:
         model: its stages do the work; it is not changed.
         frames, glance_frames: as its forward takes them, of one batch.
+        decider: what is asked at its exits.
         tag: comes back with every answer.
 
     Attributes:
@@ -59,13 +61,15 @@ class Wave:
         output: of the forward, once it has ended.
     """
 
-    def __init__(self, model: VideoModel, frames: Tensor, glance_frames: Tensor | None, tag: Any = None) -> None:
+    def __init__(
+        self, model: VideoModel, frames: Tensor, glance_frames: Tensor | None, decider: Gate, tag: Any = None
+    ) -> None:
         require(
             greenlet is not None,
             lambda: 'leaving early needs the package greenlet: pip install "adafocus[models]"',
             ImportError,
         )
-        self.tag = tag
+        self.decider, self.tag = decider, tag
         self.inside = list(range(frames.shape[0]))
         self.output: Output | None = None
         self._answered: list[tuple[Tensor, dict[int, int]]] = []  # logits [B', C] of each exit; place -> row
@@ -99,10 +103,6 @@ class Wave:
         answers = [self._answer(position) for position, left in zip(self.inside, leaves, strict=True) if left]
         self.inside = [position for position, left in zip(self.inside, leaves, strict=True) if not left]
         return answers
-
-    def answers_at_the_end(self, *fields: Tensor) -> list[Answer]:
-        """The answers of all videos still inside, from the output on the host (`on_its_way`)."""
-        return answers_of(*fields, self.inside, self.tag)
 
     # --- called by the forward, in the coroutine -------------------------------------------------------------------
 

@@ -8,17 +8,14 @@ from typing import Any
 
 from adafocus_ops.checks import require
 
+from .whole_files import written_whole
+
 
 def write_json(path: str | os.PathLike, file_format: str, version: int, content: Mapping[str, Any]) -> None:
     """Writes a file of this format and version; what is there already stays until the new one is complete."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     whole = {"format": file_format, "version": version, **content}
-    try:
+    with written_whole(path) as unfinished:
         unfinished.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_json(path: str | os.PathLike, file_format: str, version: int, what: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from adafocus_ops.checks import describe, require
 
 from .scores import exit_score
+from .whole_files import written_whole
 
 FILE_FORMAT = "adafocus exit logits"
 
@@ -25,13 +26,9 @@ class StoredLogits(NamedTuple):
         """Writes a .safetensors file, whole or not at all."""
         from safetensors.torch import save_file
 
-        unfinished = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-        try:
+        with written_whole(path) as unfinished:
             tensors = {name: value.contiguous() for name, value in self._asdict().items()}
             save_file(tensors, unfinished, metadata={"format": FILE_FORMAT})
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "StoredLogits":

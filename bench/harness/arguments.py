@@ -8,6 +8,8 @@ import torch
 from adafocus_ops import backends
 from bench.harness.environment import DEFAULT_DEVICE
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}  # of --dtype
+
 
 def measuring_parser(description: str, *, threads: int | None) -> argparse.ArgumentParser:
     """A parser with the device, the backend, the runs, the threads (by default so many; None: torch's) and the file."""

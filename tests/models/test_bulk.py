@@ -17,7 +17,7 @@ from test_ranks import run
 from tiny_models import tiny
 from video_data import write_video
 
-from adafocus_models import Curve, bulk, calibrate, evaluate, labelled, predict
+from adafocus_models import Curve, bulk, calibrate, chosen_model, evaluate, predict
 from adafocus_models.exits import StoredLogits
 from adafocus_models.json_lines import JsonLines
 
@@ -30,8 +30,8 @@ import pytest
 sys.path.append({str(ROOT / "tests" / "engine")!r})
 from engine_models import quick_tuning
 from tiny_models import tiny
-from adafocus_models import predict
-predict.create_model = lambda name, **_: tiny("uni_adafocus_tsm")
+from adafocus_models import chosen_model, predict
+chosen_model.create_model = lambda name, **_: tiny("uni_adafocus_tsm")
 with pytest.MonkeyPatch.context() as patch:
     quick_tuning(patch)
     sys.exit(predict.main())
@@ -53,8 +53,7 @@ def tiny_model(monkeypatch):
     from engine_models import quick_tuning
 
     quick_tuning(monkeypatch)
-    for command in (predict, labelled):
-        monkeypatch.setattr(command, "create_model", lambda name, **_: tiny(NAME))
+    monkeypatch.setattr(chosen_model, "create_model", lambda name, **_: tiny(NAME))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ Image = pytest.importorskip("PIL.Image", reason="predicting on videos needs Pill
 
 from stub_model import BOX, CANDIDATES, CLASSES, GLANCES, PATCH, PICKED, Stub, colour, framed, write_frames  # noqa: E402
 
-from adafocus_models import create_model, predict  # noqa: E402
+from adafocus_models import chosen_model, create_model, predict  # noqa: E402
 from adafocus_models.data import Clip, read_clip  # noqa: E402
 from adafocus_models.pictures import contact_sheet, write_video  # noqa: E402
 from adafocus_models.pictures.canvas import BOX_COLOUR  # noqa: E402
@@ -26,7 +26,7 @@ NOTE = "random weights: the prediction means nothing"
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(predict, "create_model", lambda name, **_: Stub())
+    monkeypatch.setattr(chosen_model, "create_model", lambda name, **_: Stub())
 
 
 def clip_of(frames):
@@ -243,7 +243,7 @@ def test_what_does_not_fit_is_one_line_and_exit_code_2(folder, monkeypatch, caps
     ],
 )
 def test_arguments_are_checked_before_any_work(folder, monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(predict, "create_model", lambda name, **_: pytest.fail("work began"))
+    monkeypatch.setattr(chosen_model, "create_model", lambda name, **_: pytest.fail("work began"))
     with pytest.raises(SystemExit) as stopped:
         predict.main([str(folder), *arguments])
     assert stopped.value.code == 2

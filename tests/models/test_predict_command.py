@@ -17,7 +17,7 @@ Image = pytest.importorskip("PIL.Image", reason="predicting on videos needs Pill
 from stub_model import BOX, CANDIDATES, CLASSES, PICKED, Stub, colour, write_frames  # noqa: E402
 from video_data import write_video  # noqa: E402
 
-from adafocus_models import Output, Thresholds, list_models, predict  # noqa: E402
+from adafocus_models import Output, Thresholds, chosen_model, list_models, predict  # noqa: E402
 from adafocus_models.class_names import read_class_names  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ ENTROPY = -(P * P.log()).sum().item()  # of the stub's answer, at both exits
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch):
-    monkeypatch.setattr(predict, "create_model", lambda name, **_: Stub())
+    monkeypatch.setattr(chosen_model, "create_model", lambda name, **_: Stub())
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_one_line_of_json_a_clip(folder, tmp_path, capsys):
 
 
 def test_a_box_in_each_frame(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(predict, "create_model", lambda name, **_: EachFrame())
+    monkeypatch.setattr(chosen_model, "create_model", lambda name, **_: EachFrame())
     out = tmp_path / "out.png"
     _, (answer,), _ = run_json(capsys, folder, "--overlay", out)
     assert answer["boxes"] == [list(BOX), [r + 8 for r in BOX]]
@@ -119,7 +119,7 @@ def test_a_box_in_each_frame(folder, tmp_path, capsys, monkeypatch):
 
 
 def test_a_model_without_a_glance(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(predict, "create_model", lambda name, **_: NoGlance())
+    monkeypatch.setattr(chosen_model, "create_model", lambda name, **_: NoGlance())
     out = tmp_path / "out.png"
     _, (answer,), _ = run_json(capsys, folder, "--overlay", out)
     assert answer["box"] == [112, 112, 224, 224]
@@ -175,7 +175,7 @@ def test_a_threshold_file_of_other_exits_is_refused(folder, tmp_path, capsys):
 
 
 def test_an_answer_of_nan_is_an_error(folder, monkeypatch, capsys):
-    monkeypatch.setattr(predict, "create_model", lambda name, **_: Broken())
+    monkeypatch.setattr(chosen_model, "create_model", lambda name, **_: Broken())
     code, _, errors = run_json(capsys, folder)
     assert code == 2
     assert errors == [f"error: {folder} gives no numbers (NaN): are the weights damaged?"]
@@ -184,8 +184,9 @@ def test_an_answer_of_nan_is_an_error(folder, monkeypatch, capsys):
 def test_a_reader_that_stops_early_is_no_error_and_the_picture_is_there(folder, tmp_path):
     out = tmp_path / "out.png"
     program = (
-        "import sys; sys.path[:0] = sys.argv[1:3]; from stub_model import Stub; from adafocus_models import predict;"
-        "predict.create_model = lambda *_, **__: Stub(); sys.exit(predict.main(sys.argv[3:]))"
+        "import sys; sys.path[:0] = sys.argv[1:3]; from stub_model import Stub;"
+        "from adafocus_models import chosen_model, predict;"
+        "chosen_model.create_model = lambda *_, **__: Stub(); sys.exit(predict.main(sys.argv[3:]))"
     )
     reader, writer = os.pipe()
     os.close(reader)  # as `head -0` would

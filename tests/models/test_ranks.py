@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 STUBBED = """
 import sys
 from stub_model import Stub
-from adafocus_models import predict
-predict.create_model = lambda name, **_: Stub()
+from adafocus_models import chosen_model, predict
+chosen_model.create_model = lambda name, **_: Stub()
 sys.exit(predict.main())
 """
 # What each of three processes says of itself, and what rank 0 has gathered.
