@@ -11,7 +11,7 @@ from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
 from .checkpoints import beneath
 from .policies import GRU_LAYERS, fixed_corners, run_gru
-from .video_model import Configuration, Decision, Output, VideoModel, check_same_frames
+from .video_model import Configuration, Decision, Output, VideoModel, check_same_frames, map_side
 
 # Table III, beside Table II.
 CONFIGURATIONS = tuple(
@@ -30,6 +30,11 @@ class AdaFocusV1(VideoModel):
         num_focus_frames: K, of which there are K exits.
         num_glance_frames, num_candidate_frames: None or K, since the glance sees the same frames, and all of them.
         num_places: of a patch, equally spaced on a square; 25, 36, 49 or 64 in the published code.
+        glance_encoder, focus_encoder: in the place of MobileNetV2 and ResNet50, modules from frames [M, 3, h, w] to
+            maps [M, C, h / reduction, w / reduction] (rounded up), with attributes out_channels (C) and reduction.
+        frame_size: S, a frame's side in pixels.
+        policy_width: of the policy's state.
+        head_width: of the head's state.
 
     Source: Wang et al., AdaFocus, 2021; Uni-AdaFocus, Table III and Figure 10.
     """
@@ -58,18 +63,25 @@ class AdaFocusV1(VideoModel):
         num_focus_frames: int = 16,
         num_candidate_frames: int | None = None,
         num_places: int = 49,
+        *,
+        glance_encoder: nn.Module | None = None,
+        focus_encoder: nn.Module | None = None,
+        frame_size: int = 224,
+        policy_width: int = 1024,
+        head_width: int = 1024,
     ) -> None:
         check_same_frames(
             num_focus_frames, num_glance_frames=num_glance_frames, num_candidate_frames=num_candidate_frames
         )
         super().__init__(
-            MobileNetV2(),
-            ResNet50(),
+            MobileNetV2() if glance_encoder is None else glance_encoder,
+            ResNet50() if focus_encoder is None else focus_encoder,
             num_classes=num_classes,
             patch_size=patch_size,
             num_glance_frames=num_focus_frames,
             num_focus_frames=num_focus_frames,
             num_candidate_frames=num_focus_frames,
+            frame_size=frame_size,
         )
         require(
             patch_size <= self.frame_size,
@@ -77,9 +89,9 @@ class AdaFocusV1(VideoModel):
         )
         self.num_exits = num_focus_frames
         glance_channels, focus_channels = self.glance_encoder.out_channels, self.focus_encoder.out_channels
-        map_size = self.frame_size // self.glance_encoder.reduction
-        self.spatial_policy = GridPolicy(glance_channels, map_size, num_places)
-        self.head = RecurrentHead(glance_channels + focus_channels, num_classes)
+        map_size = map_side(frame_size, self.glance_encoder)
+        self.spatial_policy = GridPolicy(glance_channels, map_size, num_places, policy_width)
+        self.head = RecurrentHead(glance_channels + focus_channels, num_classes, head_width)
         # Of the first stage of training, in which each encoder learns for itself.
         self.glance_aux_head = nn.Linear(glance_channels, num_classes)
         self.focus_aux_head = nn.Linear(focus_channels, num_classes)
@@ -165,9 +177,9 @@ class GridPolicy(nn.Module):
     Source: Wang et al., AdaFocus, 2021, Section 3.2, in the published implementation's form.
     """
 
-    width, hidden = 32, 1024
+    width = 32
 
-    def __init__(self, channels: int, map_size: int, num_places: int) -> None:
+    def __init__(self, channels: int, map_size: int, num_places: int, hidden: int = 1024) -> None:
         super().__init__()
         self.side = round(num_places**0.5)
         require(
@@ -178,12 +190,12 @@ class GridPolicy(nn.Module):
             nn.Conv2d(channels, self.width, 1, bias=False),
             nn.ReLU(inplace=True),
             nn.Flatten(),
-            nn.Linear(self.width * map_size**2, self.hidden),
+            nn.Linear(self.width * map_size**2, hidden),
             nn.ReLU(inplace=True),
         )
-        self.gru = nn.GRUCell(self.hidden, self.hidden)
-        self.actor = nn.Linear(self.hidden, num_places)
-        self.critic = nn.Linear(self.hidden, 1)  # of training alone
+        self.gru = nn.GRUCell(hidden, hidden)
+        self.actor = nn.Linear(hidden, num_places)
+        self.critic = nn.Linear(hidden, 1)  # of training alone
 
     def forward(self, maps: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scores [B, n, places], whose softmax are the probabilities, and the state [B, 1024] after the last frame.
@@ -192,8 +204,16 @@ class GridPolicy(nn.Module):
             maps: [B, n, channels, F, F] of n frames.
             state: [B, 1024] after the frames before; None if there were none.
         """
-        states = run_gru(self.gru, self.encoder(maps.flatten(0, 1)).unflatten(0, maps.shape[:2]), state)
+        states = self._states(maps, state)
         return self.actor(states), states[:, -1]
+
+    def act(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """For training: scores [B, n, places] and the critic's values [B, n], of whole videos' maps."""
+        states = self._states(maps, None)
+        return self.actor(states), self.critic(states)[..., 0]
+
+    def _states(self, maps: Tensor, state: Tensor | None) -> Tensor:
+        return run_gru(self.gru, self.encoder(maps.flatten(0, 1)).unflatten(0, maps.shape[:2]), state)
 
     def actions(self, places: Tensor) -> Tensor:
         """[..., 2] float32: the fractions (a_y, a_x) of their way at which the places [...] lie, row by row."""
@@ -207,12 +227,10 @@ class RecurrentHead(nn.Module):
     Source: Wang et al., AdaFocus, 2021, Section 3.1.
     """
 
-    hidden = 1024
-
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, hidden: int = 1024) -> None:
         super().__init__()
-        self.gru = nn.GRUCell(channels, self.hidden)
-        self.fc = nn.Linear(self.hidden, num_classes)
+        self.gru = nn.GRUCell(channels, hidden)
+        self.fc = nn.Linear(hidden, num_classes)
 
     def forward(self, features: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits [B, n, C] and the state [B, 1024] after the last frame, of features [B, n, channels]."""

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
 from .adafocus_v1 import AdaFocusV1, published_policy
-from .checkpoints import beneath
+from .checkpoints import beneath, published_layers
 from .policies import at_least_float32, fixed_corners, state_encoder
-from .video_model import Configuration, Decision, Output, VideoModel, check_same_frames
+from .video_model import Configuration, Decision, Output, VideoModel, check_same_frames, map_side
 
 # Figure 11, beside Table IV.
 CONFIGURATIONS = tuple(
@@ -30,6 +30,11 @@ class AdaFocusV1TSM(VideoModel):
         num_glance_frames: T0.
         num_focus_frames: K.
         num_candidate_frames: None or K, since all of them are looked at.
+        glance_encoder, focus_encoder: in the place of MobileNetV2 and ResNet50, modules from frames [M, 3, h, w] to
+            maps [M, C, h / reduction, w / reduction] (rounded up), with attributes out_channels (C) and reduction.
+            Frames come clip by clip.
+        frame_size: S, a frame's side in pixels.
+        policy_width: of the policy's state.
 
     Source: Wang et al., AdaFocus, 2021; Uni-AdaFocus, Figure 11.
     """
@@ -52,20 +57,26 @@ class AdaFocusV1TSM(VideoModel):
         num_glance_frames: int = 8,
         num_focus_frames: int = 12,
         num_candidate_frames: int | None = None,
+        *,
+        glance_encoder: nn.Module | None = None,
+        focus_encoder: nn.Module | None = None,
+        frame_size: int = 224,
+        policy_width: int = 1024,
     ) -> None:
         check_same_frames(num_focus_frames, num_candidate_frames=num_candidate_frames)
         super().__init__(
-            MobileNetV2(num_glance_frames),
-            ResNet50(num_focus_frames),
+            MobileNetV2(num_glance_frames) if glance_encoder is None else glance_encoder,
+            ResNet50(num_focus_frames) if focus_encoder is None else focus_encoder,
             num_classes=num_classes,
             patch_size=patch_size,
             num_glance_frames=num_glance_frames,
             num_focus_frames=num_focus_frames,
             num_candidate_frames=num_focus_frames,
+            frame_size=frame_size,
         )
         glance_channels, focus_channels = self.glance_encoder.out_channels, self.focus_encoder.out_channels
-        map_size = self.frame_size // self.glance_encoder.reduction
-        self.spatial_policy = PlacePolicy(num_glance_frames * glance_channels, map_size)
+        map_size = map_side(frame_size, self.glance_encoder)
+        self.spatial_policy = PlacePolicy(num_glance_frames * glance_channels, map_size, policy_width)
         self.glance_head = nn.Linear(glance_channels, num_classes)
         self.focus_head = nn.Linear(focus_channels, num_classes)
 
@@ -127,10 +138,10 @@ class AdaFocusV1TSM(VideoModel):
         numbers = {"conv1": "0", "bn1": "1", **{f"layer{i}": f"{i + 3}" for i in range(1, 5)}}
         shifted = {
             layer: ".".join([numbers[layer.partition(".")[0]], *published.split(".")[1:]])
-            for layer, published in self.focus_encoder.published_layers().items()
+            for layer, published in published_layers(self.focus_encoder).items()
         }
         return {
-            **beneath("glance_encoder", "glancer.net", self.glance_encoder.published_layers()),
+            **beneath("glance_encoder", "glancer.net", published_layers(self.glance_encoder)),
             "glance_head": "glancer.net.classifier",
             **beneath("focus_encoder", "focuser.net.base_model", numbers | shifted),
             "focus_head": "classifier",
@@ -144,15 +155,18 @@ class PlacePolicy(nn.Module):
     Source: Wang et al., AdaFocus, 2021, in the published implementation's form for TSM.
     """
 
-    hidden = 1024
-
-    def __init__(self, channels: int, map_size: int) -> None:
+    def __init__(self, channels: int, map_size: int, hidden: int = 1024) -> None:
         super().__init__()
-        self.encoder = state_encoder(channels, map_size, self.hidden, nn.ReLU)
-        self.gru = nn.GRUCell(self.hidden, self.hidden)  # of one step here
-        self.actor = nn.Linear(self.hidden, 2)
-        self.critic = nn.Linear(self.hidden, 1)  # of training alone
+        self.encoder = state_encoder(channels, map_size, hidden, nn.ReLU)
+        self.gru = nn.GRUCell(hidden, hidden)  # of one step here
+        self.actor = nn.Linear(hidden, 2)
+        self.critic = nn.Linear(hidden, 1)  # of training alone
 
     def forward(self, maps: Tensor) -> Tensor:
         """Actions [B, 2], (a_y, a_x) in (0, 1), float32 at least, from maps [B, T0 * 1280, F, F]."""
-        return at_least_float32(self.actor(self.gru(self.encoder(maps)))).sigmoid()
+        return self.act(maps)[0]
+
+    def act(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """For training: actions as `forward` has them, and the critic's values [B]."""
+        state = self.gru(self.encoder(maps))
+        return at_least_float32(self.actor(state)).sigmoid(), self.critic(state)[:, 0]

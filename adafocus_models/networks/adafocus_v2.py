@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
-from .checkpoints import beneath
+from .checkpoints import beneath, published_layers
 from .heads import MaxPoolingHead
 from .policies import GRU_LAYERS, at_least_float32, fixed_boxes, run_gru, state_encoder
-from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, check_same_frames
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, check_same_frames, map_side
 
 # Table III, beside Table II; GFLOPs of the published models.
 CONFIGURATIONS = tuple(
@@ -30,6 +30,11 @@ class AdaFocusV2(VideoModel):
         patch_size: P, a patch's side in frame pixels; 96, 128 or 160.
         num_focus_frames: K, of which there are K exits.
         num_glance_frames, num_candidate_frames: None or K, since the glance sees the same frames, and all of them.
+        glance_encoder, focus_encoder: in the place of MobileNetV2 and ResNet50, modules from frames [M, 3, h, w] to
+            maps [M, C, h / reduction, w / reduction] (rounded up), with attributes out_channels (C) and reduction.
+        frame_size: S, a frame's side in pixels.
+        policy_width: of the policy's state.
+        head_width: of the head's state.
 
     Source: Wang et al., AdaFocus V2, 2022; Uni-AdaFocus, Table III and Figure 10.
     """
@@ -50,27 +55,36 @@ class AdaFocusV2(VideoModel):
         num_glance_frames: int | None = None,
         num_focus_frames: int = 16,
         num_candidate_frames: int | None = None,
+        *,
+        glance_encoder: nn.Module | None = None,
+        focus_encoder: nn.Module | None = None,
+        frame_size: int = 224,
+        policy_width: int = 2048,
+        head_width: int = 4096,
     ) -> None:
         check_same_frames(
             num_focus_frames, num_glance_frames=num_glance_frames, num_candidate_frames=num_candidate_frames
         )
         super().__init__(
-            MobileNetV2(),
-            ResNet50(),
+            MobileNetV2() if glance_encoder is None else glance_encoder,
+            ResNet50() if focus_encoder is None else focus_encoder,
             num_classes=num_classes,
             patch_size=patch_size,
             num_glance_frames=num_focus_frames,
             num_focus_frames=num_focus_frames,
             num_candidate_frames=num_focus_frames,
+            frame_size=frame_size,
         )
         self.num_exits = num_focus_frames
         glance_channels, focus_channels = self.glance_encoder.out_channels, self.focus_encoder.out_channels
-        map_size = self.frame_size // self.glance_encoder.reduction
-        self.spatial_policy = RecurrentPolicy(glance_channels, map_size)
-        self.head = MaxPoolingHead(glance_channels + focus_channels, num_classes, num_focus_frames)
+        map_size = map_side(frame_size, self.glance_encoder)
+        self.spatial_policy = RecurrentPolicy(glance_channels, map_size, policy_width)
+        channels = glance_channels + focus_channels
+        self.head = MaxPoolingHead(channels, num_classes, num_focus_frames, hidden=head_width)
         # Auxiliary supervision, for training alone.
         self.glance_aux_head = nn.Linear(glance_channels, num_classes)
         self.focus_aux_head = nn.Linear(focus_channels, num_classes)
+        self.dropout = nn.Dropout(0.0)  # before these
 
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
         """Recognises B videos, as `VideoModel.forward` says: with K exits, boxes [B, K, 4] and uniform weights.
@@ -135,13 +149,12 @@ class AdaFocusV2(VideoModel):
             steps: the numbers of these frames.
         """
         maxima = self.head.pool(torch.cat([glance_features, focus_features], 2), maximum)
-        answers = [layer(x) for layer, x in zip(self.head.classifiers[steps], maxima, strict=True)]
-        return torch.stack(answers, 1), maxima[-1]
+        return self.head.answer(maxima, steps), maxima[-1]
 
     def published_prefixes(self) -> Mapping[str, str]:
         return {
-            **beneath("glance_encoder", "global_CNN", self.glance_encoder.published_layers()),
-            **beneath("focus_encoder", "local_CNN", self.focus_encoder.published_layers()),
+            **beneath("glance_encoder", "global_CNN", published_layers(self.glance_encoder)),
+            **beneath("focus_encoder", "local_CNN", published_layers(self.focus_encoder)),
             "glance_aux_head": "global_CNN_fc.1",
             "focus_aux_head": "local_CNN_fc.1",
             "spatial_policy": "policy_stn",
@@ -157,13 +170,11 @@ class RecurrentPolicy(nn.Module):
     Source: Wang et al., AdaFocus V2, 2022, Section 4, in the published implementation's form.
     """
 
-    hidden = 2048
-
-    def __init__(self, channels: int, map_size: int) -> None:
+    def __init__(self, channels: int, map_size: int, hidden: int = 2048) -> None:
         super().__init__()
-        self.encoder = state_encoder(channels, map_size, self.hidden, nn.Tanh)
-        self.gru = nn.GRUCell(self.hidden, self.hidden)
-        self.actor = nn.Linear(self.hidden, 2)
+        self.encoder = state_encoder(channels, map_size, hidden, nn.Tanh)
+        self.gru = nn.GRUCell(hidden, hidden)
+        self.actor = nn.Linear(hidden, 2)
 
     def forward(self, maps: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Actions [B, n, 2], (a_y, a_x) in (0, 1), float32 at least, and the state [B, 2048] after the last frame.

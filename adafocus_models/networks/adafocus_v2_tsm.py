@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
-from .checkpoints import beneath
+from .checkpoints import beneath, published_layers
 from .policies import at_least_float32, fixed_boxes, state_encoder
-from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, check_same_frames
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, check_same_frames, map_side
 
 # Figure 11, beside Table IV; GFLOPs of the published models.
 CONFIGURATIONS = tuple(
@@ -29,6 +29,10 @@ class AdaFocusV2TSM(VideoModel):
         num_glance_frames: T0.
         num_focus_frames: K.
         num_candidate_frames: None or K, since all of them are looked at.
+        glance_encoder, focus_encoder: in the place of MobileNetV2 and ResNet50, modules from frames [M, 3, h, w] to
+            maps [M, C, h / reduction, w / reduction] (rounded up), with attributes out_channels (C) and reduction.
+            Frames come clip by clip.
+        frame_size: S, a frame's side in pixels.
 
     Source: Wang et al., AdaFocus V2, 2022; Uni-AdaFocus, Figure 11.
     """
@@ -48,19 +52,24 @@ class AdaFocusV2TSM(VideoModel):
         num_glance_frames: int = 8,
         num_focus_frames: int = 12,
         num_candidate_frames: int | None = None,
+        *,
+        glance_encoder: nn.Module | None = None,
+        focus_encoder: nn.Module | None = None,
+        frame_size: int = 224,
     ) -> None:
         check_same_frames(num_focus_frames, num_candidate_frames=num_candidate_frames)
         super().__init__(
-            MobileNetV2(num_glance_frames),
-            ResNet50(num_focus_frames),
+            MobileNetV2(num_glance_frames) if glance_encoder is None else glance_encoder,
+            ResNet50(num_focus_frames) if focus_encoder is None else focus_encoder,
             num_classes=num_classes,
             patch_size=patch_size,
             num_glance_frames=num_glance_frames,
             num_focus_frames=num_focus_frames,
             num_candidate_frames=num_focus_frames,
+            frame_size=frame_size,
         )
         glance_channels, focus_channels = self.glance_encoder.out_channels, self.focus_encoder.out_channels
-        map_size = self.frame_size // self.glance_encoder.reduction
+        map_size = map_side(frame_size, self.glance_encoder)
         self.spatial_policy = nn.Sequential(
             *state_encoder(num_glance_frames * glance_channels, map_size, 1024, nn.Tanh),
             nn.Linear(1024, 512),
@@ -70,6 +79,7 @@ class AdaFocusV2TSM(VideoModel):
         )
         self.glance_head = nn.Linear(glance_channels, num_classes)
         self.focus_head = nn.Linear(focus_channels, num_classes)
+        self.dropout = nn.Dropout(0.0)  # of the features
         # Auxiliary supervision. Exit 0 answers with the first; the other serves training alone.
         self.glance_aux_head = nn.Linear(glance_channels, num_classes)
         self.focus_aux_head = nn.Linear(focus_channels, num_classes)
@@ -102,7 +112,7 @@ class AdaFocusV2TSM(VideoModel):
     def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Stage: maps [B, T0, 1280, 7, 7] and features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""
         maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))
-        return maps, maps.mean((-2, -1))
+        return maps, self.dropout(maps.mean((-2, -1)))
 
     def policy(self, maps: Tensor, features: Tensor) -> Decision:
         """Stage: where to look in all frames; one box a video.
@@ -117,7 +127,7 @@ class AdaFocusV2TSM(VideoModel):
     def focus(self, patches: Tensor) -> Tensor:
         """Stage: features [B, K, 2048] of patches [B * K, 3, P, P]."""
         maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))  # [B, K, 2048, h, w]
-        return maps.mean((-2, -1))
+        return self.dropout(maps.mean((-2, -1)))
 
     def early_head(self, glance_features: Tensor) -> Tensor:
         """Stage: logits [B, C] of exit 0, from the glance's features [B, T0, 1280]."""
@@ -129,10 +139,10 @@ class AdaFocusV2TSM(VideoModel):
 
     def published_prefixes(self) -> Mapping[str, str]:
         return {
-            **beneath("glance_encoder", "global_CNN.base_model", self.glance_encoder.published_layers()),
+            **beneath("glance_encoder", "global_CNN.base_model", published_layers(self.glance_encoder)),
             "glance_head": "global_CNN.new_fc",
             "glance_aux_head": "global_CNN.new_new_fc",
-            **beneath("focus_encoder", "local_CNN.base_model", self.focus_encoder.published_layers()),
+            **beneath("focus_encoder", "local_CNN.base_model", published_layers(self.focus_encoder)),
             "focus_head": "local_CNN.new_fc",
             "focus_aux_head": "local_CNN.new_new_fc",
             "spatial_policy": "policy_stn",

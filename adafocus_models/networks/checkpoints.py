@@ -53,7 +53,7 @@ def load_backbone(backbone: nn.Module, source: Source) -> None:
         ValueError: names that are missing or unexpected, or shapes that differ; the message lists them.
     """
     own = {name: name for name in backbone.state_dict()}
-    published = _renamed(own, {"": "", **backbone.published_layers()})
+    published = _renamed(own, {"": "", **published_layers(backbone)})
     unshifted = {ours: theirs.replace(".net.", ".") for ours, theirs in published.items()}
     _load(backbone, read(source), (own, published, unshifted), beside=CLASSIFIERS)
 
@@ -62,6 +62,12 @@ def published_names(model: nn.Module) -> dict[str, str]:
     """Our name -> name in the published checkpoint, for every entry of the state dict; {} if none is published."""
     renamed = model.published_prefixes()
     return _renamed(model.state_dict(), {"": "", **renamed}) if renamed else {}
+
+
+def published_layers(encoder: nn.Module) -> Mapping[str, str]:
+    """Layer -> its name in published checkpoints, of those that are called otherwise there; none in an encoder that
+    does not say."""
+    return getattr(encoder, "published_layers", dict)()
 
 
 def beneath(ours: str, theirs: str, layers: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from adafocus_ops import quantile_frames
@@ -10,10 +9,10 @@ from adafocus_ops.boxes import for_frames, from_action
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
-from .checkpoints import beneath
+from .checkpoints import beneath, published_layers
 from .heads import MaxPoolingHead
 from .policies import SpatialPolicy, TemporalPolicy
-from .video_model import MAX_SIDE, MIN_SIDE, Configuration, Decision, Output, PaperFigures, VideoModel
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, map_side, sides_of_patches
 
 
 def _configuration(patch_size: int, *figures: PaperFigures | dict[float, PaperFigures]) -> Configuration:
@@ -41,6 +40,13 @@ class UniAdaFocus(VideoModel):
         num_glance_frames: T0.
         num_focus_frames: K; there are K + 1 exits.
         num_candidate_frames: N; None for 3 K as in the paper.
+        glance_encoder, focus_encoder: in the place of MobileNetV2 and ResNet50, modules from frames [M, 3, h, w] to
+            maps [M, C, h / reduction, w / reduction] (rounded up), with attributes out_channels (C) and reduction.
+        frame_size: S, a frame's side in pixels.
+        glance_size: side in pixels of what the glance sees; None for that of the frames.
+        min_side, max_side: of a patch in pixels of the frame; None for 96 / 224 of the frame's side, and all of it.
+        policy_width: channels within the spatial policy.
+        head_width: of the head's state.
 
     Source: Uni-AdaFocus, Section 4 and Appendix H.1.
     """
@@ -61,28 +67,45 @@ class UniAdaFocus(VideoModel):
         num_glance_frames: int = 16,
         num_focus_frames: int = 16,
         num_candidate_frames: int | None = None,
+        *,
+        glance_encoder: nn.Module | None = None,
+        focus_encoder: nn.Module | None = None,
+        frame_size: int = 224,
+        glance_size: int | None = None,
+        min_side: float | None = None,
+        max_side: float | None = None,
+        policy_width: int = 128,
+        head_width: int = 4096,
     ) -> None:
         super().__init__(
-            MobileNetV2(),
-            ResNet50(),
+            MobileNetV2() if glance_encoder is None else glance_encoder,
+            ResNet50() if focus_encoder is None else focus_encoder,
             num_classes=num_classes,
             patch_size=patch_size,
             num_glance_frames=num_glance_frames,
             num_focus_frames=num_focus_frames,
             num_candidate_frames=3 * num_focus_frames if num_candidate_frames is None else num_candidate_frames,
+            frame_size=frame_size,
         )
+        self.glance_size = frame_size if glance_size is None else glance_size
+        self.sides = sides_of_patches(frame_size, min_side, max_side)
         self.num_exits = num_focus_frames + 1
         glance_channels, focus_channels = self.glance_encoder.out_channels, self.focus_encoder.out_channels
-        map_size = self.frame_size // self.glance_encoder.reduction
-        self.spatial_policy = SpatialPolicy(glance_channels, num_glance_frames, map_size, each_frame=True)
+        map_size = map_side(self.glance_size, self.glance_encoder)
+        self.spatial_policy = SpatialPolicy(
+            glance_channels, num_glance_frames, map_size, each_frame=True, hidden=policy_width
+        )
         self.temporal_policy = TemporalPolicy(glance_channels)
         # Classifiers of 1 to T0 glance frames, of which only the last answers: the others serve training.
-        self.glance_head = MaxPoolingHead(glance_channels, num_classes, num_glance_frames)
-        self.focus_head = MaxPoolingHead(focus_channels, num_classes, num_focus_frames, beside=MaxPoolingHead.hidden)
+        self.glance_head = MaxPoolingHead(glance_channels, num_classes, num_glance_frames, hidden=head_width)
+        self.focus_head = MaxPoolingHead(
+            focus_channels, num_classes, num_focus_frames, beside=head_width, hidden=head_width
+        )
         # Auxiliary supervision, for training alone.
         self.glance_aux_head = nn.Linear(glance_channels, num_classes)
         self.focus_aux_head = nn.Linear(focus_channels, num_classes)
         self.spatial_aux_head = nn.Linear(glance_channels, num_classes)
+        self.dropout = nn.Dropout(0.0)  # before the first two
 
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
         """Recognises B videos, as `VideoModel.forward` says: with K + 1 exits and boxes [B, K, 4].
@@ -96,7 +119,9 @@ class UniAdaFocus(VideoModel):
         # A glance at whole frames, and exit 0.
         glance_index = self.pick_glance_frames(frames) if glance_frames is None else None  # [B, T0]
         glanced = frames if glance_frames is None else glance_frames
-        whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
+        whole = self.read_whole(
+            glanced, glance_index, self.glance_encoder, size=self.glance_size
+        )  # [B * T0, 3, 224, 224]
         maps, features = self.glance(whole)  # [B, T0, 1280, 7, 7], [B, T0, 1280]
         glanced_max, logits = self.early_head(features)  # [B, 4096], [B, C]
         exits.answer(logits)
@@ -135,7 +160,7 @@ class UniAdaFocus(VideoModel):
         frame_index = quantile_frames(weights, self.num_candidate_frames, self.num_focus_frames)  # [B, K]
         # Actions, not boxes, are interpolated between the glance frames.
         actions, _ = for_frames(self.spatial_policy(maps), frame_index, self.num_candidate_frames)  # [B * K, 4]
-        boxes = from_action(actions, (self.frame_size,) * 2, MIN_SIDE, MAX_SIDE).unflatten(0, frame_index.shape)
+        boxes = from_action(actions, (self.frame_size,) * 2, *self.sides).unflatten(0, frame_index.shape)
         return Decision(weights, frame_index, boxes)
 
     def focus(self, patches: Tensor) -> Tensor:
@@ -145,7 +170,7 @@ class UniAdaFocus(VideoModel):
     def early_head(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Stage: the maximum [B, 4096] over the glance's features [B, T0, 1280], and the logits [B, C] of exit 0."""
         maximum = self.glance_head.pool(features)[-1]
-        return maximum, self.glance_head.classifiers[-1](maximum)
+        return maximum, self.glance_head.answer([maximum], slice(-1, None))[:, 0]
 
     def final_head(
         self, features: Tensor, glanced_max: Tensor, focus_max: Tensor | None, steps: slice
@@ -159,16 +184,12 @@ class UniAdaFocus(VideoModel):
             steps: the numbers of these patches.
         """
         maxima = self.focus_head.pool(features, focus_max)
-        answers = [
-            classifier(torch.cat([maximum, glanced_max], 1))
-            for classifier, maximum in zip(self.focus_head.classifiers[steps], maxima, strict=True)
-        ]
-        return torch.stack(answers, 1), maxima[-1]
+        return self.focus_head.answer(maxima, steps, glanced_max), maxima[-1]
 
     def published_prefixes(self) -> Mapping[str, str]:
         return {
-            **beneath("glance_encoder", "global_CNN", self.glance_encoder.published_layers()),
-            **beneath("focus_encoder", "local_CNN", self.focus_encoder.published_layers()),
+            **beneath("glance_encoder", "global_CNN", published_layers(self.glance_encoder)),
+            **beneath("focus_encoder", "local_CNN", published_layers(self.focus_encoder)),
             "glance_aux_head": "global_CNN_fc.1",
             "focus_aux_head": "local_CNN_fc.1",
             "spatial_aux_head": "aux_fc",

@@ -9,9 +9,9 @@ from adafocus_ops.boxes import from_action
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
-from .checkpoints import beneath
+from .checkpoints import beneath, published_layers
 from .policies import SpatialPolicy, TemporalPolicy
-from .video_model import MAX_SIDE, MIN_SIDE, Configuration, Decision, Output, PaperFigures, VideoModel
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, map_side, sides_of_patches
 
 
 def _configuration(
@@ -48,6 +48,13 @@ class UniAdaFocusTSM(VideoModel):
         num_glance_frames: T0.
         num_focus_frames: K.
         num_candidate_frames: N; None for 3 K as in the paper.
+        glance_encoder, focus_encoder: in the place of MobileNetV2 and ResNet50, modules from frames [M, 3, h, w] to
+            maps [M, C, h / reduction, w / reduction] (rounded up), with attributes out_channels (C) and reduction.
+            Frames come clip by clip.
+        frame_size: S, a frame's side in pixels.
+        glance_size: side in pixels of what the glance sees; None for that of the frames.
+        min_side, max_side: of a patch in pixels of the frame; None for 96 / 224 of the frame's side, and all of it.
+        policy_width: channels within the spatial policy.
 
     Source: Uni-AdaFocus, Section 4 and Appendix H.1.
     """
@@ -67,22 +74,34 @@ class UniAdaFocusTSM(VideoModel):
         num_glance_frames: int = 8,
         num_focus_frames: int = 12,
         num_candidate_frames: int | None = None,
+        *,
+        glance_encoder: nn.Module | None = None,
+        focus_encoder: nn.Module | None = None,
+        frame_size: int = 224,
+        glance_size: int | None = None,
+        min_side: float | None = None,
+        max_side: float | None = None,
+        policy_width: int = 128,
     ) -> None:
         super().__init__(
-            MobileNetV2(num_glance_frames),
-            ResNet50(num_focus_frames),
+            MobileNetV2(num_glance_frames) if glance_encoder is None else glance_encoder,
+            ResNet50(num_focus_frames) if focus_encoder is None else focus_encoder,
             num_classes=num_classes,
             patch_size=patch_size,
             num_glance_frames=num_glance_frames,
             num_focus_frames=num_focus_frames,
             num_candidate_frames=3 * num_focus_frames if num_candidate_frames is None else num_candidate_frames,
+            frame_size=frame_size,
         )
+        self.glance_size = frame_size if glance_size is None else glance_size
+        self.sides = sides_of_patches(frame_size, min_side, max_side)
         glance_channels, focus_channels = self.glance_encoder.out_channels, self.focus_encoder.out_channels
-        map_size = self.frame_size // self.glance_encoder.reduction
-        self.spatial_policy = SpatialPolicy(glance_channels, num_glance_frames, map_size)
+        map_size = map_side(self.glance_size, self.glance_encoder)
+        self.spatial_policy = SpatialPolicy(glance_channels, num_glance_frames, map_size, hidden=policy_width)
         self.temporal_policy = TemporalPolicy(glance_channels)
         self.glance_head = nn.Linear(glance_channels, num_classes)
         self.focus_head = nn.Linear(focus_channels, num_classes)
+        self.dropout = nn.Dropout(0.0)  # of the features
         # Auxiliary supervision. Exit 0 answers with the first; the other two serve training alone.
         self.glance_aux_head = nn.Linear(glance_channels, num_classes)
         self.focus_aux_head = nn.Linear(focus_channels, num_classes)
@@ -100,7 +119,9 @@ class UniAdaFocusTSM(VideoModel):
         # A glance at whole frames, and exit 0.
         glance_index = self.pick_glance_frames(frames) if glance_frames is None else None  # [B, T0]
         glanced = frames if glance_frames is None else glance_frames
-        whole = self.read_whole(glanced, glance_index, self.glance_encoder)  # [B * T0, 3, 224, 224]
+        whole = self.read_whole(
+            glanced, glance_index, self.glance_encoder, size=self.glance_size
+        )  # [B * T0, 3, 224, 224]
         maps, features = self.glance(whole)  # [B, T0, 1280, 7, 7], [B, T0, 1280]
         exits.answer(self.early_head(features))  # [B, C]
 
@@ -116,7 +137,7 @@ class UniAdaFocusTSM(VideoModel):
     def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Stage: maps [B, T0, 1280, 7, 7] and features [B, T0, 1280] of whole frames [B * T0, 3, 224, 224]."""
         maps = self.glance_encoder(frames).unflatten(0, (-1, self.num_glance_frames))
-        return maps, maps.mean((-2, -1))
+        return maps, self.dropout(maps.mean((-2, -1)))
 
     def policy(self, maps: Tensor, features: Tensor) -> Decision:
         """Stage: when and where to look; one box a video.
@@ -127,13 +148,13 @@ class UniAdaFocusTSM(VideoModel):
         weights = self.temporal_policy(features)  # [B, T0]
         frame_index = quantile_frames(weights, self.num_candidate_frames, self.num_focus_frames)  # [B, K]
         action = self.spatial_policy(maps)  # [B, 4]
-        boxes = from_action(action, (self.frame_size,) * 2, MIN_SIDE, MAX_SIDE)  # [B, 4]
+        boxes = from_action(action, (self.frame_size,) * 2, *self.sides)  # [B, 4]
         return Decision(weights, frame_index, boxes)
 
     def focus(self, patches: Tensor) -> Tensor:
         """Stage: features [B, K, 2048] of patches [B * K, 3, P, P]."""
         maps = self.focus_encoder(patches).unflatten(0, (-1, self.num_focus_frames))  # [B, K, 2048, h, w]
-        return maps.mean((-2, -1))
+        return self.dropout(maps.mean((-2, -1)))
 
     def early_head(self, glance_features: Tensor) -> Tensor:
         """Stage: logits [B, C] of exit 0, from the glance's features [B, T0, 1280]."""
@@ -145,10 +166,10 @@ class UniAdaFocusTSM(VideoModel):
 
     def published_prefixes(self) -> Mapping[str, str]:
         return {
-            **beneath("glance_encoder", "global_CNN.base_model", self.glance_encoder.published_layers()),
+            **beneath("glance_encoder", "global_CNN.base_model", published_layers(self.glance_encoder)),
             "glance_head": "global_CNN.new_fc",
             "glance_aux_head": "global_CNN.new_new_fc",
-            **beneath("focus_encoder", "local_CNN.base_model", self.focus_encoder.published_layers()),
+            **beneath("focus_encoder", "local_CNN.base_model", published_layers(self.focus_encoder)),
             "focus_head": "local_CNN.new_fc",
             "focus_aux_head": "local_CNN.new_new_fc",
             "spatial_aux_head": "aux_fc",

@@ -9,10 +9,10 @@ from adafocus_ops.boxes import from_action
 
 from ..backbones import X3D
 from ..exits import ExitLoop, Gate
-from .checkpoints import beneath
+from .checkpoints import beneath, published_layers
 from .heads import ClipHead
 from .policies import SpatialPolicy, TemporalPolicy
-from .video_model import MAX_SIDE, MIN_SIDE, Configuration, Decision, Output, PaperFigures, VideoModel
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, map_side, sides_of_patches
 
 # Table V, a view. The share that leaves early is the one that these GFLOPs come from.
 CONFIGURATIONS = (
@@ -38,11 +38,17 @@ class UniAdaFocusX3D(VideoModel):
         num_glance_frames: T0.
         num_focus_frames: K.
         num_candidate_frames: N; None for 3 K as in the paper.
+        glance_encoder, focus_encoder: in the place of X3D-S and X3D-L, modules from frames [M, 3, h, w] to maps
+            maps [M, C, h / reduction, w / reduction] (rounded up), with attributes out_channels (C) and reduction.
+            Frames come clip by clip.
+        frame_size: S, a frame's side in pixels.
+        glance_size: side in pixels of what the glance sees, resized from the frames.
+        min_side, max_side: of a patch in pixels of the frame; None for 96 / 224 of the frame's side, and all of it.
+        policy_width: channels within the spatial policy.
 
     Source: Uni-AdaFocus, Section 5.2 and Appendix H.
     """
 
-    glance_size = 160  # of the frames that the glance sees, resized from those of frame_size
     num_exits = 2
     stage_modules = {
         "glance": ("glance_encoder",),
@@ -58,23 +64,35 @@ class UniAdaFocusX3D(VideoModel):
         num_glance_frames: int = 16,
         num_focus_frames: int = 32,
         num_candidate_frames: int | None = None,
+        *,
+        glance_encoder: nn.Module | None = None,
+        focus_encoder: nn.Module | None = None,
+        frame_size: int = 224,
+        glance_size: int = 160,
+        min_side: float | None = None,
+        max_side: float | None = None,
+        policy_width: int = 128,
     ) -> None:
         super().__init__(
-            X3D("s", num_glance_frames),
-            X3D("l", num_focus_frames),
+            X3D("s", num_glance_frames) if glance_encoder is None else glance_encoder,
+            X3D("l", num_focus_frames) if focus_encoder is None else focus_encoder,
             num_classes=num_classes,
             patch_size=patch_size,
             num_glance_frames=num_glance_frames,
             num_focus_frames=num_focus_frames,
             num_candidate_frames=3 * num_focus_frames if num_candidate_frames is None else num_candidate_frames,
+            frame_size=frame_size,
         )
-        channels = self.glance_encoder.out_channels
-        map_size = self.glance_size // self.glance_encoder.reduction
-        self.spatial_policy = SpatialPolicy(channels, num_glance_frames, map_size)
+        self.glance_size = glance_size
+        self.sides = sides_of_patches(frame_size, min_side, max_side)
+        channels, focus_channels = self.glance_encoder.out_channels, self.focus_encoder.out_channels
+        map_size = map_side(glance_size, self.glance_encoder)
+        self.spatial_policy = SpatialPolicy(channels, num_glance_frames, map_size, hidden=policy_width)
         self.temporal_policy = TemporalPolicy(channels)
-        self.glance_head, self.focus_head = ClipHead(channels, num_classes), ClipHead(channels, num_classes)
+        self.glance_head, self.focus_head = ClipHead(channels, num_classes), ClipHead(focus_channels, num_classes)
         # Auxiliary supervision. Exit 0 answers with the first; the other two serve training alone.
-        self.glance_aux_head, self.focus_aux_head = frame_head(channels, num_classes), frame_head(channels, num_classes)
+        self.glance_aux_head = frame_head(channels, num_classes)
+        self.focus_aux_head = frame_head(focus_channels, num_classes)
         self.spatial_aux_head = nn.Linear(channels, num_classes)
 
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:
@@ -116,7 +134,7 @@ class UniAdaFocusX3D(VideoModel):
         weights = self.temporal_policy(features)  # [B, T0]
         frame_index = quantile_frames(weights, self.num_candidate_frames, self.num_focus_frames)  # [B, K]
         action = self.spatial_policy(maps)  # [B, 4]
-        boxes = from_action(action, (self.frame_size,) * 2, MIN_SIDE, MAX_SIDE)  # [B, 4]
+        boxes = from_action(action, (self.frame_size,) * 2, *self.sides)  # [B, 4]
         return Decision(weights, frame_index, boxes)
 
     def focus(self, patches: Tensor) -> Tensor:
@@ -134,8 +152,8 @@ class UniAdaFocusX3D(VideoModel):
 
     def published_prefixes(self) -> Mapping[str, str]:
         return {
-            **beneath("glance_encoder", "global_CNN", self.glance_encoder.published_layers()),
-            **beneath("focus_encoder", "local_CNN", self.focus_encoder.published_layers()),
+            **beneath("glance_encoder", "global_CNN", published_layers(self.glance_encoder)),
+            **beneath("focus_encoder", "local_CNN", published_layers(self.focus_encoder)),
             "glance_head": "global_CNN.head",
             "focus_head": "local_CNN.head",
             **beneath("glance_aux_head", "global_CNN_head", {"2": "3"}),
@@ -150,6 +168,6 @@ def frame_head(channels: int, num_classes: int) -> nn.Sequential:
     """The layers of a clip head, for the features of every frame."""
     return nn.Sequential(
         nn.Linear(channels, ClipHead.hidden, bias=False),
-        nn.ReLU(inplace=True),
+        nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(0.0)),
         nn.Linear(ClipHead.hidden, num_classes),
     )

@@ -26,9 +26,6 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "head": ("early_head", "final_head"),
 }
 
-# Smallest and largest side of a deformable patch in pixels of a frame of 224, whatever its size after resizing.
-MIN_SIDE, MAX_SIDE = 96, 224
-
 # ImageNet's, for frames in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -86,17 +83,53 @@ def check_same_frames(num_focus_frames: int, **counts: int | None) -> None:
         )
 
 
+def check_encoder(name: str, encoder: object) -> None:
+    """Raises TypeError unless it is a module with the attributes that a network asks of an encoder."""
+    counts = [getattr(encoder, attribute, None) for attribute in ("out_channels", "reduction")]
+    fits = isinstance(encoder, nn.Module) and all(isinstance(count, int) and count >= 1 for count in counts)
+    require(
+        fits,
+        lambda: (
+            f"{name} must be a module with positive ints out_channels (of its maps) and reduction (of height and"
+            f" width), got {type(encoder).__name__} with out_channels={counts[0]!r} and reduction={counts[1]!r}"
+        ),
+        TypeError,
+    )
+
+
+def map_side(frame_size: int, encoder: nn.Module) -> int:
+    """The side of the maps that an encoder makes of frames of this side."""
+    return -(-frame_size // encoder.reduction)
+
+
+def sides_of_patches(frame_size: int, min_side: float | None, max_side: float | None) -> tuple[float, float]:
+    """Smallest and largest side of a deformable patch in pixels of the frame, whatever its size after resizing; None
+    for the paper's, 96 and 224 in frames of 224, in proportion."""
+    smallest = frame_size * 96 / 224 if min_side is None else min_side
+    largest = frame_size if max_side is None else max_side
+    require(
+        0 < smallest < largest <= frame_size,
+        lambda: (
+            f"min_side and max_side must be 0 < min_side < max_side <= frame_size={frame_size},"
+            f" got {smallest:g} and {largest:g}"
+        ),
+    )
+    return smallest, largest
+
+
 class VideoModel(nn.Module, ABC):
     """A network that sees videos: with a glance encoder on whole frames, a focus encoder on patches, or both.
 
     Args:
         glance_encoder, focus_encoder: from frames [B * T, 3, H, W] to maps [B * T, C, h, w], with
-            attributes out_channels and reduction. A network without a glance has None.
+            attributes out_channels (C) and reduction (h = H / reduction, rounded up). A network without a glance
+            has None.
         num_classes: C.
         patch_size: side P in pixels of what the focus encoder sees.
         num_glance_frames: T0, whole frames that the glance encoder sees; 0 without a glance.
         num_focus_frames: K, frames that the focus encoder sees patches of.
         num_candidate_frames: N, frames that these K are picked from.
+        frame_size: S, a frame's side in pixels; None for that of the class.
     """
 
     frame_size = 224
@@ -138,11 +171,14 @@ class VideoModel(nn.Module, ABC):
         num_glance_frames: int,
         num_focus_frames: int,
         num_candidate_frames: int,
+        frame_size: int | None = None,
     ) -> None:
         super().__init__()
+        self.frame_size = type(self).frame_size if frame_size is None else frame_size
         check_positive_ints(
             num_classes=num_classes,
             patch_size=patch_size,
+            frame_size=self.frame_size,
             **({} if glance_encoder is None else {"num_glance_frames": num_glance_frames}),
             num_focus_frames=num_focus_frames,
             num_candidate_frames=num_candidate_frames,
@@ -158,9 +194,10 @@ class VideoModel(nn.Module, ABC):
         self.num_glance_frames = num_glance_frames
         self.num_focus_frames = num_focus_frames
         self.num_candidate_frames = num_candidate_frames
-        if glance_encoder is not None:
-            self.glance_encoder = glance_encoder
-        self.focus_encoder = focus_encoder
+        for name, encoder in (("glance_encoder", glance_encoder), ("focus_encoder", focus_encoder)):
+            if encoder is not None:
+                check_encoder(name, encoder)
+                setattr(self, name, encoder)
 
     @abstractmethod
     def forward(self, frames: Tensor, glance_frames: Tensor | None = None, *, gate: Gate | None = None) -> Output:

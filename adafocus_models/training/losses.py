@@ -9,18 +9,23 @@ import adafocus_ops
 from adafocus_ops.boxes import from_action
 
 from ..networks import VideoModel
-from ..networks.video_model import MAX_SIDE, MIN_SIDE
 
 
 class Losses(NamedTuple):
-    """Terms of an objective, each a mean over the videos [] as it counts in the total."""
+    """Terms of an objective, each a mean over the videos [] as it counts in the total; 0 for those it does not have."""
 
     classification: Tensor  # of the answers, of all steps or exits that are trained
-    glance: Tensor  # auxiliary, Eq. 11
-    focus: Tensor  # the same
-    temporal: Tensor  # Eq. 21
-    spatial: Tensor  # Eqs. 13 and 14
+    glance: Tensor  # of the glance encoder for itself: auxiliary, Eq. 11
+    focus: Tensor  # of the focus encoder, the same
+    temporal: Tensor  # of the temporal policy, Eq. 21
+    spatial: Tensor  # of the spatial policy, Eqs. 13 and 14; of AdaFocus by reinforcement, Eqs. 25 and 26
     size: Tensor  # Eq. 15, times its weight
+
+    @classmethod
+    def of(cls, **terms: Tensor) -> "Losses":
+        """Of the terms that there are."""
+        nothing = torch.zeros_like(next(iter(terms.values())), requires_grad=False)
+        return cls(**{name: terms.get(name, nothing) for name in cls._fields})
 
     @property
     def total(self) -> Tensor:
@@ -57,20 +62,30 @@ def temporal_loss(
     return nn.functional.cross_entropy(expected, labels)
 
 
-def spatial_loss(model: VideoModel, maps: Tensor, actions: Tensor, labels: Tensor, crop_size: int) -> Tensor:
+def spatial_loss(
+    model: VideoModel,
+    maps: Tensor,
+    actions: Tensor,
+    labels: Tensor,
+    frame_weights: Tensor | None,
+    cells: int,
+    scale: float,
+) -> Tensor:
     """[]: the loss of an auxiliary head on the deep features inside the boxes; only the actions and the head learn.
 
     Args:
         maps: of the glance, [B, T, C, F, F].
         actions: [B, 4] for all frames of a video, or [B, T, 4].
         labels: [B].
-        crop_size: of the crop in pixels of the maps, which patch_size is in pixels of the frame.
+        frame_weights: [B, T] of sum 1, of the frames' features; None for their mean.
+        cells: samples a side of a box.
+        scale: a pixel of the frame in pixels of the maps.
     """
-    scale = crop_size / model.patch_size
-    boxes = from_action(actions, maps.shape[-2:], MIN_SIDE * scale, MAX_SIDE * scale)
+    boxes = from_action(actions, maps.shape[-2:], *(side * scale for side in model.sides))
     boxes = boxes if boxes.ndim == 3 else boxes[:, None].expand(-1, maps.shape[1], -1)  # [B, T, 4]
-    inside = adafocus_ops.crop_mean(maps.detach(), boxes.flatten(0, 1), crop_size)  # [B * T, C]
-    features = inside.unflatten(0, maps.shape[:2]).mean(1)  # [B, C]
+    flat = adafocus_ops.crop_mean(maps.detach(), boxes.flatten(0, 1), cells)  # [B * T, C]
+    inside = flat.unflatten(0, maps.shape[:2])
+    features = inside.mean(1) if frame_weights is None else torch.einsum("btc,bt->bc", inside, frame_weights)
     return nn.functional.cross_entropy(model.spatial_aux_head(features), labels)
 
 

@@ -117,8 +117,10 @@ def test_the_temporal_loss_estimates_the_expectation():
 
 def test_what_does_not_fit():
     model, frames, glance_frames, labels = batch("uni_adafocus_tsm")
-    with pytest.raises(TypeError, match="model must be a Uni-AdaFocus network"):
-        objective(tiny("tsm"), frames, glance_frames, labels)
+    with pytest.raises(TypeError, match="model must be of create_model, got Identity"):
+        objective(torch.nn.Identity(), frames, glance_frames, labels)
+    with pytest.raises(TypeError, match="stage"):
+        objective(model, frames, glance_frames, labels, stage=1)
     with pytest.raises(ValueError, match=r"labels must be \[B\] int64 with B=4"):
         objective(model, frames, glance_frames, labels[:2])
     with pytest.raises(ValueError, match="num_samples must be"):
