@@ -11,12 +11,9 @@ from adafocus_ops.checks import require
 
 from . import bulk
 from .chosen_model import add_engine_arguments, add_model_arguments, make_model
-from .data import Video, list_videos
+from .data import MOST_ERRORS, Video, list_videos
 from .engine import Engine, Result
 from .exits import StoredLogits, Thresholds
-
-# A share of clips that cannot be read, from which on the figures would not be those of the data.
-MOST_ERRORS = 0.01
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -64,6 +61,11 @@ def stored_logits(options: argparse.Namespace) -> StoredLogits:
 def run(options: argparse.Namespace, thresholds: Thresholds | None) -> tuple[Engine, list[tuple[Result, int]]]:
     """The results of all labelled videos, with their classes; those that cannot be read are told, and left out."""
     videos = list_videos(options.videos, labels=True)
+    for video in videos:
+        require(
+            video.start is None and video.end is None,
+            lambda video=video: f"{video.path}: a part of a video (start, end) is for training; here it is read whole",
+        )
     model, names = make_model(options)
     classes = classes_of(videos, names, model.num_classes)
     engine = bulk.make_engine(model, thresholds, options.batch_size, options.choices)

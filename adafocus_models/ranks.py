@@ -46,12 +46,16 @@ class Ranks(NamedTuple):
         return items[self.rank :: self.world_size]
 
     @contextmanager
-    def joined(self) -> Iterator[None]:
-        """While it lasts the processes can send one another what they found, through gloo, whatever they compute on."""
+    def joined(self, device: torch.device | None = None) -> Iterator[None]:
+        """While it lasts the processes can send one another what they found, through gloo, whatever they compute on;
+        with a GPU as `device` also tensors that are there, through NCCL."""
         if self.world_size == 1:
             yield
             return
-        distributed.init_process_group("gloo", timeout=PATIENCE)
+        on_gpu = device is not None and device.type == "cuda"
+        if on_gpu:
+            torch.cuda.set_device(device)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
         try:
             yield
         finally:

@@ -51,6 +51,11 @@ def list_models() -> list[str]:
     return [*_ARCHITECTURES, *_CONFIGURATIONS]
 
 
+def architecture_of(name: str) -> str:
+    """The architecture of a name of `list_models()`."""
+    return _CONFIGURATIONS[name].architecture if name in _CONFIGURATIONS else name
+
+
 def create_model(name: str, **overrides: Any) -> VideoModel:
     """A model with random weights, in training mode as every new module.
 
@@ -64,7 +69,5 @@ def create_model(name: str, **overrides: Any) -> VideoModel:
         TypeError: an argument that the architecture does not have.
     """
     require(name in list_models(), lambda: f"name must be one of {', '.join(list_models())}, got {name!r}")
-    if name in _ARCHITECTURES:
-        return _ARCHITECTURES[name](**overrides)
-    configuration = _CONFIGURATIONS[name]
-    return _ARCHITECTURES[configuration.architecture](**{**configuration.arguments, **overrides})
+    arguments = _CONFIGURATIONS[name].arguments if name in _CONFIGURATIONS else {}
+    return _ARCHITECTURES[architecture_of(name)](**{**arguments, **overrides})

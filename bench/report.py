@@ -1,8 +1,8 @@
 """Makes the documentation's tables, and plots, from the records in bench/results: python bench/report.py
 
 Prints the tables; --update writes them into the files that are named (default: docs/measured.md and README.md), each
-between its marker, `<!-- bench:throughput -->` (or engine, streaming, ops, headline), and the next `<!-- /bench -->`;
---check fails where that would change a file.
+between its marker, `<!-- bench:throughput -->` (or engine, streaming, training, ops, headline), and the next
+`<!-- /bench -->`; --check fails where that would change a file.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from bench.harness.tables import (
     stage_table,
     streaming_table,
     throughput_table,
+    training_table,
 )
 
 FILES = (ROOT / "docs" / "measured.md", ROOT / "README.md")
@@ -72,6 +73,15 @@ def streaming(folder: Path) -> list[Table]:
     return [streaming_table(group) for group in groups.values()]
 
 
+def training(folder: Path) -> list[Table]:
+    """Training steps, one table for each device, batch and number of threads."""
+    groups: dict[tuple, list[Record]] = {}
+    for record in read_all("training", folder):
+        key = tuple(record[name] for name in ("device", "dtype", "batch_size", "threads", "input"))
+        groups.setdefault(key, []).append(record)
+    return [training_table(group) for group in groups.values()]
+
+
 def throughput_groups(folder: Path) -> list[list[Record]]:
     """The records of models by table, in the paper's order."""
     return group_records(sorted(read_all("throughput", folder), key=table_order))
@@ -98,6 +108,7 @@ SECTIONS = {
     "throughput": throughput,
     "engine": engine,
     "streaming": streaming,
+    "training": training,
     "ops": ops,
     "headline": headline,
 }

@@ -32,7 +32,7 @@ ROOMS = {
     "pictures": {"data"},
     "networks": {"backbones", "exits"},
     "engine": {"networks", "exits", "data"},
-    "training": {"networks"},
+    "training": {"networks", "exits", "data"},
 }
 
 

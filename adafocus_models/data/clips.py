@@ -1,6 +1,8 @@
 """Clips: the candidate and glance frames of a video, sampled and cropped as the published data loader does it."""
 
+import math
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +13,14 @@ from torch import Tensor
 
 from adafocus_ops.checks import check_positive_ints, require
 
+from .frames import Frame, Prepare, Times
 from .image_folders import read_folder
 from .video_files import read_video
 
 # Longest side of a frame in shortest ones. A strip, resized by its short side, would take gigabytes.
 MAX_ASPECT = 100
+
+Choose = Callable[[int], Sequence[Sequence[int]]]  # number of frames -> of which of them each clip is
 
 
 class Clip(NamedTuple):
@@ -73,35 +78,78 @@ def read_clip(
         short_side=short_side,
     )
     require(frame_size <= short_side, lambda: f"frame_size must be at most short_side={short_side}, got {frame_size}")
-    path = _existing(path)
+    path = existing(path)
 
-    def wanted(num_frames: int) -> set[int]:
-        counts = (num_candidate_frames, num_glance_frames)
-        return {index for count in counts for index in segment_centres(num_frames, count)}
+    def choose(num_frames: int) -> list[list[int]]:
+        return [segment_centres(num_frames, count) for count in (num_candidate_frames, num_glance_frames)]
 
     def prepare(image: Image.Image) -> np.ndarray:
-        shorter, longer = sorted(image.size)
-        require(
-            longer <= MAX_ASPECT * shorter,
-            lambda: (
-                f"{path} has a frame of {image.width} x {image.height} pixels: a side must be at most {MAX_ASPECT}"
-                " times the other"
-            ),
-        )
-        return _centre_crop(_resize_short_side(image, short_side), frame_size)
+        return _centre_crop(resize_short_side(image, short_side, path), frame_size)
 
-    read = read_folder if path.is_dir() else read_video
-    num_frames, frames = read(path, wanted, prepare)
+    candidates, glance = read_chosen(path, choose, prepare)
+    return candidates, glance
 
-    def clip(count: int) -> Clip:
-        indices = segment_centres(num_frames, count)
-        pixels = np.empty((count, frame_size, frame_size, 3), np.uint8)
-        for i, index in enumerate(indices):
-            pixels[i] = frames[index].pixels
-        times = torch.tensor([frames[i].time for i in indices], dtype=torch.float64)
-        return Clip(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor(indices, dtype=torch.int64), times)
 
-    return clip(num_candidate_frames), clip(num_glance_frames)
+def read_chosen(
+    path: Path, choose: Choose, prepare: Prepare, *, start: float | None = None, end: float | None = None
+) -> list[Clip]:
+    """Several clips of one video, of the frames of a part of it, by one decoding.
+
+    Args:
+        path: of a video file or a folder of frames that is there.
+        choose: of which frames of the part each clip is. It is asked more than once, and must answer alike to an equal
+            number of frames.
+        prepare: makes pixels of an image, all of one shape.
+        start, end: the part is of the frames at start <= position < end; None does not bound it. The position of a
+            frame is its number in a folder, from 0, and in a file the seconds after the first one.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: no frame can be read from it, none is in the part, or their shapes differ.
+    """
+    in_folder = path.is_dir()
+
+    def chosen(times: Times) -> list[list[int]]:
+        part = _inside(range(len(times)) if in_folder else times, start, end)
+        return [[part[i] for i in clip] for clip in choose(len(part))] if part else []
+
+    read = read_folder if in_folder else read_video
+    times, frames = read(path, lambda times: {number for clip in chosen(times) for number in clip}, prepare)
+    clips = chosen(times)
+    require(bool(clips), lambda: _without_frames(path, times, start, end))
+    shapes = sorted({frame.pixels.shape[:2] for frame in frames.values()})
+    require(
+        len(shapes) == 1,
+        lambda: f"{path} has frames of several shapes (H, W), {shapes[0]} and {shapes[-1]}: they must have one",
+    )
+    return [_clip(numbers, frames) for numbers in clips]
+
+
+def _inside(positions: Sequence[float], start: float | None, end: float | None) -> Sequence[int]:
+    """The numbers of those positions that are in the part, in their order; all of them if it is no part."""
+    if start is None and end is None:
+        return range(len(positions))
+    first, behind = 0 if start is None else start, math.inf if end is None else end
+    return [number for number, position in enumerate(positions) if first <= position < behind]
+
+
+def _without_frames(path: Path, times: Times, start: float | None, end: float | None) -> str:
+    """Says that no frame of a video is in the part."""
+    part = f"from {start or 0:g}" + ("" if end is None else f" to {end:g}")
+    if path.is_dir():
+        return f"{path} has no frame in the part that counts, {part}: its {len(times)} frames are numbered from 0"
+    known = "states no times" if math.isnan(times[-1]) else f"has its last frame at {times[-1]:g} s"
+    return f"{path} has no frame in the part that counts, {part} s: it {known}"
+
+
+def _clip(numbers: Sequence[int], frames: Mapping[int, Frame]) -> Clip:
+    """Those of the frames with these numbers, of which there may be none."""
+    shape = next(iter(frames.values())).pixels.shape
+    pixels = np.empty((len(numbers), *shape), np.uint8)
+    for i, number in enumerate(numbers):
+        pixels[i] = frames[number].pixels
+    times = torch.tensor([frames[number].time for number in numbers], dtype=torch.float64)
+    return Clip(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor(numbers, dtype=torch.int64), times)
 
 
 def short_side_for(frame_size: int) -> int:
@@ -109,7 +157,7 @@ def short_side_for(frame_size: int) -> int:
     return frame_size * 256 // 224
 
 
-def _existing(path: str | Path) -> Path:
+def existing(path: str | Path) -> Path:
     """The path, if a file or folder is there."""
     require(str(path) != "", lambda: "path must name a video file or a folder of frames, got ''")
     there = Path(path)
@@ -124,15 +172,56 @@ def segment_centres(num_frames: int, num_segments: int) -> list[int]:
     return [(2 * i + 1) * num_frames // (2 * num_segments) for i in range(num_segments)]
 
 
-def _resize_short_side(image: Image.Image, short_side: int) -> Image.Image:
-    """The image with its short side at `short_side` and its long side in proportion, rounded down."""
+def random_segments(num_frames: int, num_segments: int, rng: np.random.Generator) -> list[int]:
+    """Frames (from 0) at random places in equal segments, one in each, in order.
+
+        i * d + randint(d), with d = floor(num_frames / num_segments)
+
+    as published for TSM: frame i of each num_segments, which never draws the frames that the division leaves over. With
+    fewer frames than segments, where the published loader takes the first frame alone,
+
+        floor((i + u) / num_segments * num_frames), with u uniform in [0, 1)
+
+    which is how the published loader for the longer videos (ActivityNet, FCVID, Mini-Kinetics) draws of any number.
+
+    Args:
+        num_frames: of the video, at least 1.
+        rng: what is drawn with: num_segments numbers.
+
+    Source: TSM's data loader, and that of Uni-AdaFocus.
+    """
+    check_positive_ints(num_frames=num_frames, num_segments=num_segments)
+    first = np.arange(num_segments)
+    length = num_frames // num_segments
+    if length > 0:
+        return (first * length + rng.integers(length, size=num_segments)).tolist()
+    drawn = np.floor((first + rng.random(num_segments)) / num_segments * num_frames)
+    return np.minimum(drawn.astype(int), num_frames - 1).tolist()  # i + u rounds to i + 1 for the largest u
+
+
+def resize_short_side(image: Image.Image, short_side: int, path: Path) -> Image.Image:
+    """The image, of the video at `path`, with its short side at `short_side` and its long side in proportion, rounded
+    down (bilinear with antialias).
+
+    Raises:
+        ValueError: it is a strip.
+    """
     width, height = image.size
-    shorter = min(width, height)
+    shorter, longer = sorted(image.size)
+    require(
+        longer <= MAX_ASPECT * shorter,
+        lambda: f"{path} has a frame of {width} x {height} pixels: a side must be at most {MAX_ASPECT} times the other",
+    )
     size = (width * short_side // shorter, height * short_side // shorter)
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
+def centre_offset(side: int, size: int) -> int:
+    """Where `size` pixels in the middle of `side` begin; half a pixel rounds to even, as in the published loader."""
+    return round((side - size) / 2)
+
+
 def _centre_crop(image: Image.Image, size: int) -> np.ndarray:
-    """[size, size, 3] uint8: the centre of an RGB image; half a pixel rounds to even, as in the published loader."""
-    left, top = (round((side - size) / 2) for side in image.size)
+    """[size, size, 3] uint8: the centre of an RGB image."""
+    left, top = (centre_offset(side, size) for side in image.size)
     return np.asarray(image.crop((left, top, left + size, top + size)))

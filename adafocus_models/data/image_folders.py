@@ -22,7 +22,8 @@ def read_folder(path: Path, wanted: Wanted, prepare: Prepare) -> Frames:
     require(
         bool(files), lambda: f"{path} holds no frames: put images ({suffixes}) directly in it, or give a video file"
     )
-    return len(files), {i: Frame(prepare(_read_image(files[i])), float("nan")) for i in wanted(len(files))}
+    times = [float("nan")] * len(files)
+    return times, {i: Frame(prepare(_read_image(files[i])), times[i]) for i in wanted(times)}
 
 
 def natural_order(path: Path) -> list[str | int]:

@@ -7,55 +7,68 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideData
 from PIL import Image
 
 from adafocus_ops.checks import require
 
 from .containers import GET_ANOTHER, open_video
-from .frames import Frame, Frames, Prepare, Wanted
+from .frames import Frame, Frames, Prepare, Times, Wanted
 
 # How much earlier than stated a file may end before it is reported as cut off, for what its header has rounded:
 # in frames where it states the picture's own length, in seconds where only that of the whole.
 _MISSING_FRAMES = 1.5
 _MISSING_SECONDS = 0.5
 
+# PyAV converts in as many threads as there are cores, made anew for every frame; whoever reads many videos has threads
+# or processes already. (Before 17 it had one thread, and no argument.)
+_ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
 
 def read_video(path: Path, wanted: Wanted, prepare: Prepare) -> Frames:
-    """The wanted frames of a video file, however wrong its header is about their number."""
-    stated = _stated_frames(path)
-    num_frames, frames, damage = _decode(path, wanted(stated), prepare)
+    """The wanted frames of a video file, however wrong its header is about their number and times."""
+    guessed = wanted(_stated_times(path))
+    times, frames, damage = _decode(path, guessed, prepare)
     found = f" ({', '.join(damage)})" if damage else ""
-    require(num_frames > 0, lambda: f"{path} holds no frame that can be decoded{found}: {GET_ANOTHER}")
+    require(len(times) > 0, lambda: f"{path} holds no frame that can be decoded{found}: {GET_ANOTHER}")
     if damage:
         warnings.warn(
-            f"{path} is damaged or cut off{found}: sampling from the {num_frames} frames that decode", stacklevel=3
+            f"{path} is damaged or cut off{found}: sampling from the {len(times)} frames that decode", stacklevel=4
         )
-    if num_frames != stated:
-        again, frames, _ = _decode(path, wanted(num_frames), prepare)
-        require(again == num_frames, lambda: f"{path} decodes differently each time: {GET_ANOTHER}")
-    return num_frames, frames
+    right = wanted(times)
+    if right != guessed:
+        again, frames, _ = _decode(path, right, prepare)
+        require(len(again) == len(times), lambda: f"{path} decodes differently each time: {GET_ANOTHER}")
+    return times, frames
 
 
-def _stated_frames(path: Path) -> int:
-    """Number of frames that the file claims to hold: from its header, or else its number of packets."""
+def _stated_times(path: Path) -> Times:
+    """Times of the frames that the file claims to hold, at its mean rate; their number is that of the header, or else
+    of its packets."""
     with open_video(path) as stream:
-        return stream.frames or sum(packet is not None for packet in _Pass(stream).packets())
+        num_frames = stream.frames or sum(packet is not None for packet in _Pass(stream).packets())
+        rate = stream.average_rate
+        if not rate:
+            return [float("nan")] * num_frames
+        return [i * rate.denominator / rate.numerator for i in range(num_frames)]
 
 
-def _decode(path: Path, wanted: set[int], prepare: Prepare) -> tuple[int, dict[int, Frame], list[str]]:
-    """The number of frames that decode, the wanted ones of them, and a phrase for every kind of damage."""
-    frames, num_frames, first = {}, 0, float("nan")
+def _decode(path: Path, wanted: set[int], prepare: Prepare) -> tuple[Times, dict[int, Frame], list[str]]:
+    """The times of the frames that decode, the wanted ones of them, and a phrase for every kind of damage."""
+    frames, times, first = {}, [], None
     with open_video(path) as stream:
         one_pass = _Pass(stream)
         for frame in one_pass.frames():
-            time = float("nan") if frame.pts is None else float(frame.pts * stream.time_base)
-            if num_frames == 0:
-                first = time
-            if num_frames in wanted:
-                frames[num_frames] = Frame(prepare(_upright(frame)), time - first)
-            num_frames += 1
-        return num_frames, frames, list(one_pass.damage())
+            if not times:
+                first = frame.pts
+            unknown = frame.pts is None or first is None
+            # The difference is exact, and rounded then: 3.3 - 2.5 is less than the 0.8 that a list says.
+            times.append(float("nan") if unknown else float((frame.pts - first) * stream.time_base))
+            number = len(times) - 1
+            if number in wanted:
+                frames[number] = Frame(prepare(_upright(frame)), times[number])
+        return times, frames, list(one_pass.damage())
 
 
 class _Pass:
@@ -132,9 +145,11 @@ class _Pass:
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
     """The frame in RGB, turned and mirrored as the file asks of a player, to the nearest of the eight ways."""
-    pixels = frame.to_ndarray(format="rgb24")
+    pixels = frame.to_ndarray(format="rgb24", **_ONE_THREAD)
     try:
-        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+        # By frame.side_data, which keeps what it returns, a frame would refer to itself: all of its memory would wait
+        # for the garbage collector, which may run in a process that was forked, without the threads that it waits for.
+        matrix = SideDataContainer(frame).get(SideData.DISPLAYMATRIX)
     except ValueError:  # beside side data that PyAV has no name for, it tells the turn alone
         return Image.fromarray(np.rot90(pixels, round(frame.rotation / 90)))
     if matrix is not None:

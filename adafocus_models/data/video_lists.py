@@ -1,6 +1,7 @@
 """Which videos: of a folder, a list file or standard input, with labels where they have them."""
 
 import csv
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,14 +17,18 @@ VIDEO_SUFFIXES = (
 )
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
 STANDARD_INPUT = "-"
+# Share of the videos that may be unreadable; with more of them, what is found would not be of this list.
+MOST_ERRORS = 0.01
 
 
 class Video(NamedTuple):
-    """A video that a list names."""
+    """A video that a list names, or the part of one: all frames at start <= position < end."""
 
     path: str  # as the list has it, or the folder found it: what tells it from others
     file: Path  # where it is
     label: str | None = None
+    start: float | None = None  # seconds after the first frame of a file, or the number of a folder's frame, from 0
+    end: float | None = None  # the same
 
 
 def list_videos(source: str | Path, *, labels: bool = False) -> list[Video]:
@@ -36,13 +41,20 @@ def list_videos(source: str | Path, *, labels: bool = False) -> list[Video]:
     with `labels` its label. Tabs part the columns, or in a .csv file commas; else the label is what follows the last
     space. Empty lines, and those that begin with #, are left out.
 
+    With `labels` two more columns, start and end, may say which part of the video the line is about, and a path may
+    be there several times with different parts. A frame is in the part if start <= its position < end: of a video
+    file its seconds after the first frame, of a folder of images its number, from 0. Either may be left empty, for
+    where the video starts or ends. So a line of TSM's lists, `path num_frames label`, becomes path, label, 0,
+    num_frames, and one of mmaction2's, `path offset num_frames label`, path, label, offset, offset + num_frames.
+
     Args:
         source: a folder; a file of one of LIST_SUFFIXES; "-" for standard input; or a video file.
         labels: every video must have one.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: it names no video, one twice, or one without a label; the message says where.
+        ValueError: it names no video, one (or one part) twice, one without a label, or a part that is none; the
+            message says where.
     """
     require(str(source) != "", lambda: "path must name a video file or a folder of frames, got ''")
     path = Path(source)
@@ -77,12 +89,27 @@ def _of_lines(lines: Iterable[str], folder: Path, name: str, labels: bool) -> It
     for number, columns in enumerate(_columns(lines, name, labels), 1):
         if not columns or not columns[0].strip() or columns[0].startswith("#"):
             continue
-        path, label = columns[0].strip(), columns[1].strip() if len(columns) > 1 else ""
-        require(
-            bool(label) or not labels,
-            lambda number=number, path=path: f"{name}, line {number}: {path} has no label: a path and a label a line",
-        )
-        yield Video(path, folder / path, label or None)
+        path, label, *part = (*(column.strip() for column in columns[:4]), "", "", "")[:4]
+        where = f"{name}, line {number}: {path}"
+        require(bool(label) or not labels, lambda where=where: f"{where} has no label: a path and a label a line")
+        yield Video(path, folder / path, label or None, *(_part(where, *part) if labels else ()))
+
+
+def _part(where: str, *columns: str) -> tuple[float | None, float | None]:
+    """Start and end, of the two columns that say them."""
+    try:
+        start, end = (float(column) if column else None for column in columns)
+    except ValueError:
+        start, end = math.nan, math.nan
+    first, behind = start or 0, math.inf if end is None else end
+    require(
+        0 <= first < behind and first < math.inf,
+        lambda: (
+            f"{where}: start and end must be numbers with 0 <= start < end, or empty, got {columns[0]!r} and"
+            f" {columns[1]!r}"
+        ),
+    )
+    return start, end
 
 
 def _columns(lines: Iterable[str], name: str, labels: bool) -> Iterator[Sequence[str]]:
@@ -98,7 +125,8 @@ def _columns(lines: Iterable[str], name: str, labels: bool) -> Iterator[Sequence
 
 
 def _check_each_once(source: str | Path, videos: Sequence[Video]) -> None:
-    seen: set[str] = set()
+    seen: set[tuple] = set()
     for video in videos:
-        require(video.path not in seen, lambda video=video: f"{source} names {video.path} twice")
-        seen.add(video.path)
+        part = (video.path, video.start or 0, video.end)
+        require(part not in seen, lambda video=video: f"{source} names {video.path} twice")
+        seen.add(part)

@@ -40,6 +40,7 @@ class AdaFocusV1TSM(VideoModel):
     """
 
     num_exits = 2
+    glances_apart = True
     picks_places = True
     stage_modules = {
         "glance": ("glance_encoder",),

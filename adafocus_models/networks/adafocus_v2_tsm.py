@@ -38,6 +38,7 @@ class AdaFocusV2TSM(VideoModel):
     """
 
     num_exits = 2
+    glances_apart = True
     stage_modules = {
         "glance": ("glance_encoder",),
         "policy": ("spatial_policy",),

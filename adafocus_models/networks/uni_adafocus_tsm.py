@@ -60,6 +60,7 @@ class UniAdaFocusTSM(VideoModel):
     """
 
     num_exits = 2
+    glances_apart = True
     stage_modules = {
         "glance": ("glance_encoder",),
         "policy": ("temporal_policy", "spatial_policy"),

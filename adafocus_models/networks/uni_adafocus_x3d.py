@@ -50,6 +50,7 @@ class UniAdaFocusX3D(VideoModel):
     """
 
     num_exits = 2
+    glances_apart = True
     stage_modules = {
         "glance": ("glance_encoder",),
         "policy": ("temporal_policy", "spatial_policy"),

@@ -140,6 +140,8 @@ class VideoModel(nn.Module, ABC):
     num_exits: int = 1
     # Whether boxes are one of some places, which a rounding can exchange, rather than anywhere.
     picks_places = False
+    # Whether the published training samples glance frames apart from the candidates.
+    glances_apart = False
     # Stage -> the child modules that do its work, for multiply_adds.
     stage_modules: Mapping[str, tuple[str, ...]] = {}
     # How entries of published checkpoints begin that are of no use here.

@@ -8,6 +8,7 @@ from adafocus_ops.checks import require
 
 from ..networks import AdaFocusV1, AdaFocusV1TSM
 from ..networks.policies import fixed_corners, run_gru
+from .draws import Draws
 from .losses import Losses, cross_entropy_of_each
 from .policy_gradient import ppo_loss
 
@@ -36,7 +37,7 @@ def v1_objective(
     *,
     stage: int,
     discount: float = 0.7,
-    generator: torch.Generator | None = None,
+    draws: Draws,
 ) -> Losses:
     """The losses of a batch in one of the stages, as the published code has them.
 
@@ -46,7 +47,7 @@ def v1_objective(
     expectation estimated by one draw). 3: the head, on patches where the policy looks.
 
     Args:
-        model, frames, glance_frames, labels, generator: as `objective` takes them. What does not learn in a stage
+        model, frames, glance_frames, labels: as `objective` takes them. What does not learn in a stage
             (`V1_STAGES`) should be in evaluation mode.
         stage: 0 to 3.
         discount: gamma of Eq. 25.
@@ -60,9 +61,9 @@ def v1_objective(
     with torch.no_grad():
         whole = model.read_whole(glanced, None, model.glance_encoder)
         maps, features = (x.unflatten(0, frames.shape[:2]) for x in model.glance(whole))  # [B, K, ...]
-    random = _random_boxes(model, frames.shape[:2], frames.device, generator)  # [B, K, 4]
+    random = _patches_at(model, draws.uniform(features, model.num_focus_frames, 2))  # [B, K, 4]
     if stage == 2:
-        return _v1_policy_loss(model, frames, maps, features, labels, random, discount, generator)
+        return _v1_policy_loss(model, frames, maps, features, labels, random, discount, draws)
     with torch.set_grad_enabled(stage == 1):
         boxes = random if stage == 1 else model.policy(maps, model.all_candidates(frames), None).boxes
         seen = _look(model, frames, boxes)  # [B, K, 2048]
@@ -77,7 +78,7 @@ def v1_tsm_objective(
     labels: Tensor,
     *,
     stage: int,
-    generator: torch.Generator | None = None,
+    draws: Draws,
 ) -> Losses:
     """As `v1_objective`, of one place a video, which is anywhere: stages 1 and 3 train the focus encoder and its head
     on the sum of both heads' answers; in stage 2 places are drawn around the one that the policy names.
@@ -102,16 +103,15 @@ def v1_tsm_objective(
         patches = model.read_patches(frames, boxes, model.all_candidates(frames), videos)
         return early + model.focus_head(model.focus(patches)).mean(1)
 
-    random = _random_boxes(model, frames.shape[:1], frames.device, generator)  # [B, 4]
+    random = _patches_at(model, draws.uniform(early, 2))  # [B, 4]
     if stage != 2:
         boxes = random if stage == 1 else model.policy(maps, features).boxes
         return Losses.of(classification=nn.functional.cross_entropy(answer(boxes.detach()), labels))
     means, values = model.spatial_policy.act(maps.flatten(1, 2))  # [B, 2], [B]
     places = Independent(Normal(means, PLACE_DEVIATION), 1)
     with torch.no_grad():
-        noise = torch.randn(means.shape, generator=generator, device=means.device, dtype=means.dtype)
-        actions = (means + PLACE_DEVIATION * noise).clamp(0, 1)
-        chosen = fixed_corners(actions, model.frame_size, model.patch_size)
+        actions = (means + PLACE_DEVIATION * draws.normal(means)).clamp(0, 1)
+        chosen = _patches_at(model, actions)
         rewards = _confidence(answer(chosen), labels) - _confidence(answer(random), labels)  # [B]
     terms = (places.log_prob(actions), values, places.entropy(), rewards)
     return Losses.of(spatial=ppo_loss(*(x[:, None] for x in terms), discount=0.0))  # of a single step
@@ -138,14 +138,15 @@ def _v1_policy_loss(
     labels: Tensor,
     random: Tensor,
     discount: float,
-    generator: torch.Generator | None,
+    draws: Draws,
 ) -> Losses:
     """Of maps [B, K, C, F, F] and features [B, K, C] of the glance, and boxes at random places [B, K, 4]."""
     scores, values = model.spatial_policy.act(maps)  # [B, K, places], [B, K]
     distribution = Categorical(logits=scores)
     with torch.no_grad():
-        places = torch.multinomial(distribution.probs.flatten(0, 1), 1, generator=generator).view(values.shape)
-        boxes = fixed_corners(model.spatial_policy.actions(places), model.frame_size, model.patch_size)
+        below = distribution.probs.cumsum(2) < draws.uniform(values, values.shape[1])[..., None]
+        places = below.sum(2).clamp(max=scores.shape[2] - 1)  # [B, K]
+        boxes = _patches_at(model, model.spatial_policy.actions(places))
         chosen, other = (torch.cat([features, _look(model, frames, x)], 2) for x in (boxes, random))
         # After the frames before, at the places that the policy chose, this one at either.
         gru, fc = model.head.gru, model.head.fc
@@ -165,11 +166,8 @@ def _look(model: AdaFocusV1, frames: Tensor, boxes: Tensor) -> Tensor:
     return model.focus(patches).unflatten(0, frames.shape[:2])
 
 
-def _random_boxes(
-    model: AdaFocusV1 | AdaFocusV1TSM, shape: torch.Size, device: torch.device, generator: torch.Generator | None
-) -> Tensor:
-    """[*shape, 4]: patches of whole pixels anywhere in the frame."""
-    actions = torch.rand((*shape, 2), generator=generator, device=device)
+def _patches_at(model: AdaFocusV1 | AdaFocusV1TSM, actions: Tensor) -> Tensor:
+    """Boxes [..., 4] of whole pixels, from actions [..., 2]."""
     return fixed_corners(actions, model.frame_size, model.patch_size)
 
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ..networks import AdaFocusV2, AdaFocusV2TSM
 from ..networks.policies import at_least_float32, fixed_boxes
+from .draws import Draws
 from .losses import Losses, cross_entropy_of_each
 
 
@@ -15,7 +16,7 @@ def v2_objective(
     labels: Tensor,
     *,
     diversity: bool = True,
-    generator: torch.Generator | None = None,
+    draws: Draws,
 ) -> Losses:
     """The losses of a batch, as the published code has them.
 
@@ -25,7 +26,7 @@ def v2_objective(
     pixels have to its boxes.
 
     Args:
-        model, frames, glance_frames, labels, generator: as `objective` takes them.
+        model, frames, glance_frames, labels: as `objective` takes them.
         diversity: also learn from patches at random places.
 
     Source: AdaFocusV2, Section 3; Uni-AdaFocus, Eqs. 10 to 12.
@@ -36,7 +37,7 @@ def v2_objective(
     actions, _ = model.spatial_policy(maps.detach(), None)  # [B, K, 2]
     index, videos = model.all_candidates(frames), torch.arange(frames.shape[0], device=frames.device)
     classification, focus = [], []
-    for looked in _with_random(actions, diversity, generator):
+    for looked in _with_random(actions, diversity, draws):
         boxes = fixed_boxes(looked, model.frame_size, model.patch_size)  # [B, K, 4]
         seen = model.focus(model.read_patches(frames, boxes, index, videos)).unflatten(0, frames.shape[:2])
         logits, _ = model.final_head(features, seen, None, slice(0, model.num_focus_frames))  # [B, K, C]
@@ -56,7 +57,7 @@ def v2_tsm_objective(
     labels: Tensor,
     *,
     diversity: bool = True,
-    generator: torch.Generator | None = None,
+    draws: Draws,
 ) -> Losses:
     """As `v2_objective`, of whole videos: the answers train the heads alone, the auxiliary losses the encoders, and
     that of the focus the policy.
@@ -69,7 +70,7 @@ def v2_tsm_objective(
     actions = at_least_float32(model.spatial_policy(maps.detach().flatten(1, 2))).sigmoid()  # [B, 2]
     index, videos = model.all_candidates(frames), torch.arange(frames.shape[0], device=frames.device)
     classification, focus = [], []
-    for looked in _with_random(actions, diversity, generator):
+    for looked in _with_random(actions, diversity, draws):
         boxes = fixed_boxes(looked, model.frame_size, model.patch_size)  # [B, 4]
         seen = model.focus(model.read_patches(frames, boxes, index, videos))  # [B, K, channels]
         answers = model.final_head(features.detach(), seen.detach())  # [B, C]
@@ -82,8 +83,6 @@ def v2_tsm_objective(
     )
 
 
-def _with_random(actions: Tensor, diversity: bool, generator: torch.Generator | None) -> list[Tensor]:
+def _with_random(actions: Tensor, diversity: bool, draws: Draws) -> list[Tensor]:
     """The actions, and random ones like them."""
-    if not diversity:
-        return [actions]
-    return [actions, torch.rand(actions.shape, generator=generator, device=actions.device, dtype=actions.dtype)]
+    return [actions, draws.uniform(actions, *actions.shape[1:])] if diversity else [actions]

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from adafocus_ops.checks import require
 
-from ..data import EpochOrder, Sample, batch_of
+from ..data import MOST_ERRORS, EpochOrder, Sample, batch_of
 from ..exits import mean_average_precision, top_k_accuracy
 from ..networks import VideoModel
 from .losses import Losses
@@ -27,7 +27,6 @@ from .uni_adafocus import Network
 
 SAVES_EVERY = 600.0  # seconds, beside the end of every epoch
 LOGS_EVERY = 10  # steps
-MOST_ERRORS = 0.01  # share of clips that may fail to be read; with more the run would not be of these videos
 STEPS_A_SEED = 1 << 32  # more than a run has
 
 
@@ -84,7 +83,7 @@ def train(
             installed.
         rates: beginning of a weight's name -> its share of the learning rate; default the recipe's own alone.
         resume: go on where last.pt is; begin where there is none.
-        group: of several processes. Each takes its share of every batch; all draw from seeds of their own.
+        group: of several processes. Each takes its share of every batch, and draws what one would have drawn for it.
         workers: processes that read clips; 0 reads between the steps.
         say: is told how far it is.
 
@@ -204,7 +203,7 @@ class _Run:
         set_training(self.model, self.recipe)
         order = EpochOrder(
             len(self.training),
-            self.recipe.batch_size,
+            self.recipe.batch_size // self.group.world_size,
             seed=self.recipe.seed,
             rank=self.group.rank,
             world_size=self.group.world_size,
@@ -245,9 +244,9 @@ class _Run:
     def _take_step(self, samples: Sequence[Sample], epoch: int) -> Losses:
         """The gradient of this process's share of a batch, in parts, and what it does to the weights."""
         self._count_errors(samples, epoch)
-        seed = (self.recipe.seed * STEPS_A_SEED + self.step) * self.group.world_size + self.group.rank
-        torch.manual_seed(seed % (1 << 63))
-        warm = self.step >= self.recipe.policy_warmup * self.epoch_steps
+        seed = self.recipe.seed * STEPS_A_SEED + self.step
+        torch.manual_seed(seed * self.group.world_size + self.group.rank)  # of dropout
+        policies = self.step >= self.recipe.policy_warmup * self.epoch_steps
         parts = _cut(samples, len(samples) // self.recipe.accumulate)
         found = []
         for number, part in enumerate(parts):
@@ -255,7 +254,9 @@ class _Run:
             together = nullcontext() if last or self.group.world_size == 1 else self.parallel.no_sync()
             with together, encoders_in(self.model, self.device, self.recipe.precision):
                 batch = batch_of(part, device=self.device, frame_size=self.model.frame_size)
-                losses = self.parallel(batch.frames, batch.glance_frames, batch.labels, warm)  # [terms]
+                first = self.group.rank * len(samples) + number * len(part)
+                draws = {"seed": seed, "rows": (first, self.recipe.batch_size), "policies": policies}
+                losses = self.parallel(batch.frames, batch.glance_frames, batch.labels, **draws)  # [terms]
                 self.scaler.scale(losses.sum() / len(parts)).backward()
             found.append(losses.detach())
         terms = torch.stack(found).mean(0)
@@ -365,10 +366,23 @@ class _Step(nn.Module):
         super().__init__()
         self.model, self.options = model, dict(recipe.objective)
 
-    def forward(self, frames: Tensor, glance_frames: Tensor | None, labels: Tensor, warm: bool) -> Tensor:
-        """[terms]; not warm: without the policies of a Uni-AdaFocus network."""
-        options = self.options if warm or not isinstance(self.model, Network) else {**self.options, "policies": False}
-        return torch.stack(objective(self.model, frames, glance_frames, labels, **options))
+    def forward(
+        self,
+        frames: Tensor,
+        glance_frames: Tensor | None,
+        labels: Tensor,
+        *,
+        seed: int,
+        rows: tuple[int, int],
+        policies: bool,
+    ) -> Tensor:
+        """[terms]; `policies` is for Uni-AdaFocus networks alone."""
+        options = self.options
+        if isinstance(self.model, Network):
+            options = {"policies": policies, **options}
+        generator = torch.Generator(frames.device).manual_seed(seed)  # the same for every part of a batch
+        losses = objective(self.model, frames, glance_frames, labels, generator=generator, rows=rows, **options)
+        return torch.stack(losses)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import adafocus_ops
 from adafocus_ops.boxes import from_action
 
 from ..networks import VideoModel
+from .draws import Draws
 
 
 class Losses(NamedTuple):
@@ -45,7 +46,7 @@ def temporal_loss(
     labels: Tensor,
     num_draws: int,
     num_samples: int | None,
-    generator: torch.Generator | None,
+    draws: Draws,
 ) -> Tensor:
     """[]: the loss of the mean logits of frames drawn by their weights without replacement, as published.
 
@@ -55,9 +56,9 @@ def temporal_loss(
         labels: [B].
         num_draws: k, frames a sample.
         num_samples: samples a video; None for the expectation itself.
-        generator: what they are drawn by.
+        draws: what they are drawn by.
     """
-    mode = {"mode": "exact"} if num_samples is None else {"num_samples": num_samples, "generator": generator}
+    mode = {"mode": "exact"} if num_samples is None else {"num_samples": num_samples, **draws.keys(weights)}
     expected = adafocus_ops.expected_value(logits, weights.to(logits.dtype), num_draws, **mode)  # [B, C]
     return nn.functional.cross_entropy(expected, labels)
 

@@ -19,6 +19,7 @@ from ..networks import (
 )
 from .adafocus_v1 import v1_objective, v1_tsm_objective
 from .adafocus_v2 import v2_objective, v2_tsm_objective
+from .draws import Draws
 from .losses import Losses
 from .uni_adafocus import uni_objective
 
@@ -30,6 +31,7 @@ def objective(
     labels: Tensor,
     *,
     generator: torch.Generator | None = None,
+    rows: tuple[int, int] | None = None,
     **options: Any,
 ) -> Losses:
     """The losses of a batch, by the published code's rules for the network that it is.
@@ -39,6 +41,8 @@ def objective(
         frames, glance_frames: as `forward` takes them.
         labels: [B] int64, a class a video.
         generator: for all that is random but dropout; default the device's.
+        rows: (first, total), where these videos are a part of a batch that several processes share: with equal
+            generators each draws for a video what one process would have drawn.
         options: of the network's own objective: `uni_objective` (size_weight, diversity, num_samples, policies,
             weigh_frames, cells), `v2_objective` (diversity), `v1_objective` (stage and more). Networks that see whole
             frames have none: theirs is the cross-entropy of their answers.
@@ -57,8 +61,13 @@ def objective(
     model.check_inputs(frames, glance_frames)
     fits = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.shape == frames.shape[:1]
     require(fits, lambda: f"labels must be [B] int64 with B={frames.shape[0]} (frames), got {describe(labels)}")
+    first, total = (0, frames.shape[0]) if rows is None else rows
+    require(
+        0 <= first <= total - frames.shape[0],
+        lambda: f"rows must be (first, total) with first + {frames.shape[0]} videos <= total, got {rows}",
+    )
     terms = next(terms for network, terms in _OBJECTIVES if isinstance(model, network))
-    return terms(model, frames, glance_frames, labels, generator=generator, **options)
+    return terms(model, frames, glance_frames, labels, draws=Draws(generator, first, total), **options)
 
 
 def _whole_frames_objective(
@@ -67,7 +76,7 @@ def _whole_frames_objective(
     glance_frames: Tensor | None,
     labels: Tensor,
     *,
-    generator: torch.Generator | None,
+    draws: Draws,
 ) -> Losses:
     """The cross-entropy of a baseline's answers."""
     logits = model(frames, glance_frames).logits

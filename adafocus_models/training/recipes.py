@@ -60,6 +60,7 @@ class Recipe:
                 _is_number(value) and value >= 0,
                 lambda name=name, value=value: f"{name} must be a number of at least 0, got {value!r}",
             )
+        require(isinstance(self.flip, bool), lambda: f"flip must be True or False, got {self.flip!r}")
         for name in ("dropout", "head_dropout"):
             value = getattr(self, name)
             require(

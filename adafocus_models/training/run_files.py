@@ -12,6 +12,7 @@ from adafocus_ops.checks import require
 
 from ..exits.whole_files import written_whole
 from ..networks import VideoModel
+from ..networks.checkpoint_files import read_file
 
 FORMAT, VERSION = "adafocus training run", 1
 
@@ -29,13 +30,13 @@ class RunFiles:
 
         Raises:
             FileExistsError: there is a run, and resume is False.
-            ValueError: last.pt is none of ours.
+            ValueError: last.pt is damaged, or none of ours.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.last.exists():
             return None
         require(resume, lambda: f"{self.folder} holds a run: give --resume, or another --out", FileExistsError)
-        state = torch.load(self.last, map_location="cpu", weights_only=True)
+        state = read_file(str(self.last))
         ours = isinstance(state, dict) and (state.get("format"), state.get("version")) == (FORMAT, VERSION)
         require(ours, lambda: f"{self.last} is no run of this version")
         self._forget_after(state["step"])

@@ -8,6 +8,7 @@ from adafocus_ops.boxes import for_frames, from_action
 from adafocus_ops.checks import positive_int
 
 from ..networks import UniAdaFocus, UniAdaFocusTSM, UniAdaFocusX3D, VideoModel
+from .draws import Draws
 from .losses import Losses, cross_entropy_of_each, size_loss, spatial_loss, temporal_loss
 
 Network = UniAdaFocus | UniAdaFocusTSM | UniAdaFocusX3D
@@ -25,7 +26,7 @@ def uni_objective(
     policies: bool = True,
     weigh_frames: bool = False,
     cells: int | None = None,
-    generator: torch.Generator | None = None,
+    draws: Draws,
 ) -> Losses:
     """The losses of a batch, as the published code has them.
 
@@ -41,7 +42,7 @@ def uni_objective(
     segments; in evaluation mode they are those of `forward`.
 
     Args:
-        model, frames, glance_frames, labels, generator: as `objective` takes them.
+        model, frames, glance_frames, labels: as `objective` takes them.
         size_weight: lambda of Eq. 15; 0.25 to 1 in the published runs.
         diversity: also learn from patches of the patch size at random places (Eq. 12).
         num_samples: of the temporal loss, a video; None for the expectation itself, of which they are an estimate.
@@ -59,7 +60,7 @@ def uni_objective(
             positive_int(name, count)
 
     # A glance, and what the policies make of it.
-    glance_index = _glance_index(model, frames, generator) if glance_frames is None else None
+    glance_index = _glance_index(model, frames, draws) if glance_frames is None else None
     glanced = frames if glance_frames is None else glance_frames
     whole = model.read_whole(glanced, glance_index, model.glance_encoder, size=model.glance_size)
     maps, features = model.glance(whole)  # [B, T0, C, F, F], [B, T0, C]
@@ -69,15 +70,13 @@ def uni_objective(
     glance_logits = model.glance_aux_head(_dropped(model, features))  # [B, T0, classes]
 
     # A closer look where the policy says, and at random places.
-    jitter = model.training  # else the midpoints of `forward`
     passes = []
-    for looked in [actions, *([_random_actions(model, actions, generator)] if diversity else [])]:
+    for looked in [actions, *([_random_actions(model, actions, draws)] if diversity else [])]:
         index = quantile_frames(
             weights.detach(),
             model.num_candidate_frames,
             model.num_focus_frames,
-            jitter=jitter,
-            generator=generator if jitter else None,
+            jitter=draws.uniform(weights, model.num_focus_frames) if model.training else False,  # as `forward`
         )
         passes.append(_focus_losses(model, frames, features, looked.detach(), index, labels))
     classification, focus = (torch.stack(terms).mean() for terms in zip(*passes, strict=True))
@@ -85,15 +84,15 @@ def uni_objective(
     glance = _auxiliary(model, glance_logits, labels)
     if not policies:
         return Losses.of(classification=classification, glance=glance, focus=focus)
-    draws = model.num_glance_frames / 3
-    num_draws = max(1, round(draws) if isinstance(model, UniAdaFocusX3D) else int(draws))
+    third = model.num_glance_frames / 3
+    num_draws = max(1, round(third) if isinstance(model, UniAdaFocusX3D) else int(third))
     drawn = glance_logits if each_frame else glance_logits.detach()
     frame_weights = weights.detach() if weigh_frames else None
     return Losses(
         classification=classification,
         glance=glance,
         focus=focus,
-        temporal=temporal_loss(drawn, weights, labels, num_draws, num_samples, generator),
+        temporal=temporal_loss(drawn, weights, labels, num_draws, num_samples, draws),
         spatial=spatial_loss(model, maps, actions, labels, frame_weights, *_feature_crop(model, maps, cells)),
         size=size_weight * size_loss(actions),
     )
@@ -143,19 +142,19 @@ def _dropped(model: Network, features: Tensor) -> Tensor:
     return model.dropout(features) if isinstance(model, UniAdaFocus) else features
 
 
-def _glance_index(model: VideoModel, frames: Tensor, generator: torch.Generator | None) -> Tensor:
+def _glance_index(model: VideoModel, frames: Tensor, draws: Draws) -> Tensor:
     """[B, T0]: a random candidate of each of T0 segments in training, else those of `forward`."""
     if not model.training:
         return model.pick_glance_frames(frames)
-    shape = frames.shape[0], model.num_glance_frames
     segment = model.num_candidate_frames / model.num_glance_frames
-    places = torch.arange(shape[1], device=frames.device) + torch.rand(shape, generator=generator, device=frames.device)
+    like = torch.empty(frames.shape[0], device=frames.device)
+    places = torch.arange(model.num_glance_frames, device=frames.device) + draws.uniform(like, model.num_glance_frames)
     return (places * segment).long().clamp(max=model.num_candidate_frames - 1)
 
 
-def _random_actions(model: Network, actions: Tensor, generator: torch.Generator | None) -> Tensor:
+def _random_actions(model: Network, actions: Tensor, draws: Draws) -> Tensor:
     """Like actions [..., 4]: boxes of the patch size at random places."""
-    places = torch.rand((*actions.shape[:-1], 2), generator=generator, device=actions.device, dtype=actions.dtype)
+    places = draws.uniform(actions, *actions.shape[1:-1], 2)
     smallest, largest = model.sides
     fixed = (model.patch_size - smallest) / (largest - smallest)
     return torch.cat([places, torch.full_like(places, fixed)], -1)

@@ -15,9 +15,9 @@ from adafocus_models import VideoModel
 from adafocus_models.engine import portable
 
 
-def published_style(model: VideoModel, dtype: torch.dtype) -> VideoModel:
-    """A copy of the model that computes as the published code does."""
-    model = copy.deepcopy(model).eval().requires_grad_(False).to(dtype)
+def published_style(model: VideoModel, dtype: torch.dtype, *, training: bool = False) -> VideoModel:
+    """A copy of the model that computes as the published code does; to be trained, if so."""
+    model = copy.deepcopy(model).train(training).requires_grad_(training).to(dtype)
     for name in ("glance_encoder", "focus_encoder"):
         if hasattr(model, name):
             encoder = getattr(model, name)

@@ -174,6 +174,25 @@ def streaming_table(records: Sequence[Record]) -> Table:
     return Table(f"Streams ({records[0]['input']}): {describe(records)}", columns, lines)
 
 
+def training_table(records: Sequence[Record]) -> Table:
+    """Training steps: time, speed beside the other way, memory, and the parts of one step."""
+    parts = list(records[0]["stages_ms"])
+    columns = ["step", "way", "ms", "videos/s", "times as fast", "peak MiB", *(f"{part} ms" for part in parts)]
+    lines = [
+        [
+            record["case"],
+            record["engine"],
+            _three_digits(record["stats"]["p50_ms"]),
+            _three_digits(record["videos_per_s"]),
+            *(f"{ratio:.2f}" for ratio in record["ratios"].values()),
+            _or_dash(record["peak_mib"], ".0f"),
+            *(_three_digits(record["stages_ms"][part]) for part in parts),
+        ]
+        for record in records
+    ]
+    return Table(f"Training steps ({records[0]['input']}): {describe(records, engine=False)}", columns, lines)
+
+
 def scaling_table(records: Sequence[Record]) -> Table:
     """The time along every series, and with which power of the value it grows."""
     lines, seen = [], set()
@@ -207,7 +226,7 @@ def group_engines(records: Iterable[Record]) -> list[list[Record]]:
 
 def is_model(record: Record) -> bool:
     """Tells if a record is of a model, rather than of an op."""
-    return record["what"] in ("throughput", "streaming")
+    return record["what"] in ("throughput", "streaming", "training")
 
 
 def describe(records: Sequence[Record], *, engine: bool = True) -> str:

@@ -51,8 +51,53 @@ def test_a_folder_of_frames_and_a_file_are_one_video(tmp_path):
 def test_a_list_with_labels(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     first, second = list_videos(tmp_path / name, labels=True)
-    assert first == ("my clips/a b.mp4", tmp_path / "my clips" / "a b.mp4", "3")
-    assert second == ("/else/c.mp4", Path("/else/c.mp4"), "jump")
+    assert first == ("my clips/a b.mp4", tmp_path / "my clips" / "a b.mp4", "3", None, None)
+    assert second == ("/else/c.mp4", Path("/else/c.mp4"), "jump", None, None)
+
+
+@pytest.mark.parametrize(("name", "comma"), [("list.tsv", "\t"), ("list.txt", "\t"), ("list.csv", ",")])
+def test_parts_of_videos(tmp_path, name, comma):
+    lines = [
+        ("my clips/a b.mp4", "3", "0", "2.5"),
+        ("my clips/a b.mp4", "jump", " 2.5 ", "10"),
+        ("my clips/a b.mp4", "3", "10"),
+        ("frames of c", "4", "", "37"),
+        ("d.mp4", "5", "", ""),
+    ]
+    (tmp_path / name).write_text("\n".join(comma.join(columns) for columns in lines))
+    found = list_videos(tmp_path / name, labels=True)
+    assert [(video.path, *video[2:]) for video in found] == [
+        ("my clips/a b.mp4", "3", 0, 2.5),
+        ("my clips/a b.mp4", "jump", 2.5, 10),
+        ("my clips/a b.mp4", "3", 10, None),
+        ("frames of c", "4", None, 37),
+        ("d.mp4", "5", None, None),
+    ]
+
+
+def test_without_labels_no_column_is_a_part(tmp_path):
+    (tmp_path / "list.tsv").write_text("a b.mp4\t3\tof\tother things\n")
+    assert list_videos(tmp_path / "list.tsv") == [("a b.mp4", tmp_path / "a b.mp4", "3", None, None)]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [("7", "2"), ("2", "2"), ("-1", "2"), ("x", "2"), ("1", "2 s"), ("nan", "2"), ("1", "nan"), ("inf", "")],
+)
+def test_a_part_that_is_none(tmp_path, start, end):
+    (tmp_path / "list.tsv").write_text(f"a b.mp4\t3\n\nc.mp4\t3\t{start}\t{end}\n")
+    rule = "start and end must be numbers with 0 <= start < end, or empty"
+    message = f"list.tsv, line 3: c.mp4: {rule}, got '{start}' and '{end}'"
+    with pytest.raises(ValueError, match=message):
+        list_videos(tmp_path / "list.tsv", labels=True)
+
+
+@pytest.mark.parametrize("columns", [("", ""), ("0", ""), ("1", "2")])
+def test_a_part_is_named_once(tmp_path, columns):
+    part = "\t".join(columns)
+    (tmp_path / "list.tsv").write_text(f"a.mp4\t3\t{part}\na.mp4\t3\t2\t3\na.mp4\t4\t{part}\n")
+    with pytest.raises(ValueError, match=r"list.tsv names a.mp4 twice"):
+        list_videos(tmp_path / "list.tsv", labels=True)
 
 
 def test_without_labels_a_line_is_a_path(tmp_path, monkeypatch):

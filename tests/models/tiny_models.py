@@ -1,5 +1,6 @@
 """Networks with encoders of one layer: thousands of videos in seconds, through the networks' own forwards."""
 
+import inspect
 import sys
 from functools import cache
 
@@ -51,6 +52,23 @@ def tiny(architecture: str, num_classes: int = 5) -> VideoModel:
             if weight.ndim == 2 and weight.shape[0] == num_classes:  # of a head
                 weight.mul_(5)
     return model.float()
+
+
+def fresh(architecture: str, num_classes: int = 5, seed: int = 0) -> VideoModel:
+    """A network of `SMALL` sizes as it is before training, of small frames, narrow heads and policies; in training
+    mode."""
+    sizes = SMALL[architecture]
+    clips = any(part in architecture for part in ("tsm", "x3d"))  # whose encoders see whole clips
+    parameters = inspect.signature(architectures()[architecture]).parameters
+    counts = {
+        "glance_encoder": sizes.get("num_glance_frames", sizes["num_focus_frames"]),
+        "focus_encoder": sizes["num_focus_frames"],
+    }
+    torch.manual_seed(seed)
+    encoders = {name: TinyEncoder(*([count] if clips else [])) for name, count in counts.items() if name in parameters}
+    small = {"policy_width": 8, "head_width": 8, "frame_size": 96, "glance_size": 96}
+    small = {name: value for name, value in small.items() if name in parameters}
+    return create_model(architecture, num_classes=num_classes, **sizes, **encoders, **small)
 
 
 def tiny_clips(model: VideoModel, videos: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:

@@ -9,6 +9,7 @@ from tiny_models import tiny, tiny_clips
 
 from adafocus_models import VideoModel
 from adafocus_models.training import Losses, objective
+from adafocus_models.training.draws import Draws
 from adafocus_models.training.losses import temporal_loss
 
 UNI = ("uni_adafocus", "uni_adafocus_tsm", "uni_adafocus_x3d")
@@ -109,8 +110,9 @@ def test_the_temporal_loss_estimates_the_expectation():
     generator = torch.Generator().manual_seed(0)
     logits, weights = torch.randn(3, 6, 5, generator=generator), torch.randn(3, 6, generator=generator).softmax(1)
     labels = torch.tensor([0, 3, 4])
-    exact = temporal_loss(logits, weights, labels, 2, None, None)
-    few, other, many = (temporal_loss(logits, weights, labels, 2, n, generator) for n in (4, 4, 20_000))
+    draws = Draws(generator, 0, 3)
+    exact = temporal_loss(logits, weights, labels, 2, None, draws)
+    few, other, many = (temporal_loss(logits, weights, labels, 2, n, draws) for n in (4, 4, 20_000))
     assert few != other
     assert many.item() == pytest.approx(exact.item(), rel=5e-3)
 
