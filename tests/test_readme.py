@@ -40,6 +40,15 @@ def test_blocks_of_readme_run_as_pasted_one_after_the_other(monkeypatch):
     assert names["output"].logits.shape == (1, 174)
 
 
+def test_a_backbone_of_torchvision_makes_a_network():
+    pytest.importorskip("torchvision", reason="the example takes a backbone of torchvision's")
+    block = re.search(r"```py\n([^`]*class Backbone.*?)```", README.read_text(), re.DOTALL)[1]
+    names = {}
+    exec(block, names)
+    assert names["losses"].total.isfinite()
+    assert all(p.grad is not None for p in names["model"].focus_encoder.parameters())
+
+
 def test_readme_installs_what_a_build_without_isolation_needs():
     """pip takes it from the environment then: build-system.requires of pyproject.toml."""
     needed = re.search(r"^requires = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]

@@ -72,6 +72,18 @@ def test_it_learns(name, tmp_path):
     assert equal(dict(resumed.state_dict()), dict(model.state_dict()))
 
 
+def test_the_log_is_there_for_tensorboard_too(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    model = fresh("tsm")
+    recipe = replace(RECIPE, model="tsm", epochs=2)
+    train(model, recipe, MadeUpClips(model, 8), MadeUpClips(model, 4), out=tmp_path)
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    for name in ("loss", "classification", "validation_top1"):
+        expected = {line["step"]: line[name] for line in log(tmp_path) if name in line}
+        assert {event.step: event.value for event in events.Scalars(name)} == pytest.approx(expected)
+
+
 def test_stages_of_v1_train_their_parts_alone(tmp_path):
     model = fresh("adafocus_v1")
     before = {name: value.clone() for name, value in model.state_dict().items()}
