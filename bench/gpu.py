@@ -59,6 +59,7 @@ def parts(gpu: bool) -> list[Part]:
             "throughput", 15, [[python, f"{bench}/throughput.py", "--max-seconds=60", *clip_options()]], missing=timing
         ),
         Part("streaming", 15, [[python, f"{bench}/streaming.py", *STREAMS, *clip_options()]], missing=timing),
+        Part("training", 5, [[python, f"{bench}/training.py", *clip_options()]], missing=timing),
     ]
 
 

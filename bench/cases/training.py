@@ -161,7 +161,7 @@ def published_losses(
     each = again.repeat_interleave(model.num_glance_frames, 0)  # [B * T0, 4]
     sides = (smallest + each[:, 2:] * (largest - smallest)) * cells / model.patch_size
     inside = crop(maps.detach().flatten(0, 1), each, sides, cells).unflatten(0, maps.shape[:2])
-    drawn = published_expectation(glance_logits.detach(), weights, model.num_glance_frames // 3, SAMPLES)
+    drawn = published_expectation(glance_logits.detach(), weights, max(1, model.num_glance_frames // 3), SAMPLES)
     return Losses(
         classification=torch.stack(classification).mean(),
         glance=functional.cross_entropy(glance_logits.mean(1), labels),

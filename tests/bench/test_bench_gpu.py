@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cases, gpu, ops, streaming, throughput
+from bench import cases, gpu, ops, streaming, throughput, training
 from bench.harness import environment, parts
 
 
@@ -115,7 +115,7 @@ def test_what_runs_with_and_without_a_gpu(monkeypatch):
     with_gpu, without = ({part.name: part for part in gpu.parts(has_gpu)} for has_gpu in (True, False))
     assert [name for name, part in with_gpu.items() if part.missing] == []
     assert [name for name, part in without.items() if part.missing] == [
-        *("engine", "sanitizer", "ops", "throughput", "streaming")
+        *("engine", "sanitizer", "ops", "throughput", "streaming", "training")
     ]
     assert "--require-backend=cuda" in with_gpu["conformance"].commands[0]
     assert "--require-backend=triton" in with_gpu["conformance"].commands[0]
@@ -144,6 +144,7 @@ def test_commands_of_the_open_checks_exist():
         "ops": ops.parse,
         "gpu": gpu.parse,
         "streaming": streaming.parse,
+        "training": training.parse,
         "throughput": lambda arguments: throughput.parse([*arguments, "--synthetic"]),  # the clip may be missing
     }
     for command in commands:

@@ -144,7 +144,7 @@ def test_update_fills_in_between_the_markers_and_check_agrees(results, capsys):
     before = (
         "# Title\n<!-- bench:throughput -->\nold\n<!-- /bench -->\ntext\n<!-- bench:ops -->\n<!-- /bench -->\nend\n",
         "# Other\n<!-- bench:headline -->\nold\n<!-- /bench -->\nend\n<!-- bench:engine -->\n<!-- /bench -->\n"
-        "<!-- bench:streaming -->\n<!-- /bench -->\n",
+        "<!-- bench:streaming -->\n<!-- /bench -->\n<!-- bench:training -->\n<!-- /bench -->\n",
     )
     for file, text in zip(files, before, strict=True):
         file.write_text(text)
@@ -159,7 +159,8 @@ def test_update_fills_in_between_the_markers_and_check_agrees(results, capsys):
         f"<!-- bench:ops -->\n{EXPECTED_OPS}\n<!-- /bench -->\nend\n",
         f"# Other\n<!-- bench:headline -->\n{EXPECTED_HEADLINE}\n<!-- /bench -->\nend\n"
         "<!-- bench:engine -->\nNo measurement is in `bench/results` yet.\n<!-- /bench -->\n"
-        "<!-- bench:streaming -->\nNo measurement is in `bench/results` yet.\n<!-- /bench -->\n",
+        "<!-- bench:streaming -->\nNo measurement is in `bench/results` yet.\n<!-- /bench -->\n"
+        "<!-- bench:training -->\nNo measurement is in `bench/results` yet.\n<!-- /bench -->\n",
     )
     assert tuple(file.read_text() for file in files) == expected
     assert report.main([*arguments, "--check", *map(str, files)]) == 0
