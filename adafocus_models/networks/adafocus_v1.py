@@ -9,9 +9,10 @@ from adafocus_ops.checks import require
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
+from .arguments import check_same_frames, map_side
 from .checkpoints import beneath
 from .policies import GRU_LAYERS, fixed_corners, run_gru
-from .video_model import Configuration, Decision, Output, VideoModel, check_same_frames, map_side
+from .video_model import Configuration, Decision, Output, VideoModel
 
 # Table III, beside Table II.
 CONFIGURATIONS = tuple(

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
 from .adafocus_v1 import AdaFocusV1, published_policy
+from .arguments import check_same_frames, map_side
 from .checkpoints import beneath, published_layers
 from .policies import at_least_float32, fixed_corners, state_encoder
-from .video_model import Configuration, Decision, Output, VideoModel, check_same_frames, map_side
+from .video_model import Configuration, Decision, Output, VideoModel
 
 # Figure 11, beside Table IV.
 CONFIGURATIONS = tuple(

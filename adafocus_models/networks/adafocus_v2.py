@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
+from .arguments import check_same_frames, map_side
 from .checkpoints import beneath, published_layers
 from .heads import MaxPoolingHead
 from .policies import GRU_LAYERS, at_least_float32, fixed_boxes, run_gru, state_encoder
-from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, check_same_frames, map_side
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel
 
 # Table III, beside Table II; GFLOPs of the published models.
 CONFIGURATIONS = tuple(

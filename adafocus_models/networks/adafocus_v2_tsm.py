@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
+from .arguments import check_same_frames, map_side
 from .checkpoints import beneath, published_layers
 from .policies import at_least_float32, fixed_boxes, state_encoder
-from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, check_same_frames, map_side
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel
 
 # Figure 11, beside Table IV; GFLOPs of the published models.
 CONFIGURATIONS = tuple(

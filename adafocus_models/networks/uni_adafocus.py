@@ -9,10 +9,11 @@ from adafocus_ops.boxes import for_frames, from_action
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
+from .arguments import map_side, sides_of_patches
 from .checkpoints import beneath, published_layers
 from .heads import MaxPoolingHead
 from .policies import SpatialPolicy, TemporalPolicy
-from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, map_side, sides_of_patches
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel
 
 
 def _configuration(patch_size: int, *figures: PaperFigures | dict[float, PaperFigures]) -> Configuration:

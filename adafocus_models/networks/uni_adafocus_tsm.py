@@ -9,9 +9,10 @@ from adafocus_ops.boxes import from_action
 
 from ..backbones import MobileNetV2, ResNet50
 from ..exits import ExitLoop, Gate
+from .arguments import map_side, sides_of_patches
 from .checkpoints import beneath, published_layers
 from .policies import SpatialPolicy, TemporalPolicy
-from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, map_side, sides_of_patches
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel
 
 
 def _configuration(

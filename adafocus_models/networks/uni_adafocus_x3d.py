@@ -9,10 +9,11 @@ from adafocus_ops.boxes import from_action
 
 from ..backbones import X3D
 from ..exits import ExitLoop, Gate
+from .arguments import map_side, sides_of_patches
 from .checkpoints import beneath, published_layers
 from .heads import ClipHead
 from .policies import SpatialPolicy, TemporalPolicy
-from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel, map_side, sides_of_patches
+from .video_model import Configuration, Decision, Output, PaperFigures, VideoModel
 
 # Table V, a view. The share that leaves early is the one that these GFLOPs come from.
 CONFIGURATIONS = (

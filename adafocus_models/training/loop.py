@@ -1,8 +1,6 @@
 """The loop: a model, a recipe and videos in, weights out; to be stopped and gone on with at any moment."""
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,6 +21,7 @@ from .objective import objective
 from .optimisation import encoders_in, make_optimizer, parameter_groups, set_dropout, set_rates, set_training
 from .recipes import Recipe
 from .run_files import RunFiles, TensorBoard
+from .signals import noted_signals
 from .uni_adafocus import Network
 
 SAVES_EVERY = 600.0  # seconds, beside the end of every epoch
@@ -127,11 +126,16 @@ class _Run:
         )
         set_dropout(model, recipe)
         if recipe.batch_norm == "synchronised":
+            require(
+                self.device.type == "cuda",
+                lambda: f"batch_norm=synchronised is there on GPUs alone, and the model is on {self.device}",
+            )
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.optimizer = make_optimizer(parameter_groups(model, recipe, rates), recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         step = _Step(model, recipe)
         self.parallel = DistributedDataParallel(step, find_unused_parameters=True) if group.world_size > 1 else step
+        self.board: TensorBoard | None = None
         self.step = 0
         self.best: float | None = None
         self.figures: dict[str, float] = {}
@@ -141,7 +145,7 @@ class _Run:
 
     def begin(self, resume: bool) -> None:
         """From what an earlier run left, if there is one."""
-        state = self.files.begin(resume)
+        state = self.files.begin(resume, alone=self.group.rank == 0)
         if state is not None:
             theirs, ours = state["recipe"], self.recipe.as_dict()
             other = [name for name in ours if name != "epochs" and theirs.get(name) != ours[name]]
@@ -157,7 +161,8 @@ class _Run:
             self.scaler.load_state_dict(state["scaler"])
             self.step, self.best, self.errors = state["step"], state["best"], state["errors"]
             self.figures = state["figures"]
-        self.board = TensorBoard(self.files.folder, self.step) if self.group.rank == 0 else None
+        if self.group.rank == 0:
+            self.board = TensorBoard(self.files.folder, self.step)
 
     @contextmanager
     def board_closed(self) -> Iterator[None]:
@@ -186,7 +191,7 @@ class _Run:
 
     def go(self, workers: int) -> Trained:
         """To the last epoch, or to the signal that ends it."""
-        with _signals() as asked:
+        with noted_signals() as asked:
             while self.step < self.recipe.epochs * self.epoch_steps:
                 if not self._epoch(workers, asked):
                     self.save()
@@ -383,27 +388,6 @@ class _Step(nn.Module):
         generator = torch.Generator(frames.device).manual_seed(seed)  # the same for every part of a batch
         losses = objective(self.model, frames, glance_frames, labels, generator=generator, rows=rows, **options)
         return torch.stack(losses)
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Within the block Ctrl-C and SIGTERM are noted, once; it yields whether one was."""
-    noted: list[int] = []
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.getsignal(number)
-
-            def note(number: int, frame: object) -> None:
-                noted.append(number)
-                signal.signal(number, before[number])  # a second one ends it at once
-
-            signal.signal(number, note)
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _cut(items: Sequence, size: int) -> list[Sequence]:

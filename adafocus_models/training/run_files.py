@@ -25,8 +25,12 @@ class RunFiles:
         self.folder = Path(folder)
         self.last, self.best, self.log = (self.folder / name for name in ("last.pt", "best.safetensors", "log.jsonl"))
 
-    def begin(self, resume: bool) -> dict[str, Any] | None:
+    def begin(self, resume: bool, *, alone: bool = True) -> dict[str, Any] | None:
         """What an earlier run left, to go on from; None to begin.
+
+        Args:
+            resume: a run may be there.
+            alone: this is the process that writes, which takes out of the log what will be done again.
 
         Raises:
             FileExistsError: there is a run, and resume is False.
@@ -39,7 +43,8 @@ class RunFiles:
         state = read_file(str(self.last))
         ours = isinstance(state, dict) and (state.get("format"), state.get("version")) == (FORMAT, VERSION)
         require(ours, lambda: f"{self.last} is no run of this version")
-        self._forget_after(state["step"])
+        if alone:
+            self._forget_after(state["step"])
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:

