@@ -1,6 +1,7 @@
 // crop_mean on the CPU: the mean of a crop is w_y v w_x^T, where w_y and w_x are the means of the rows of its
-// two weight matrices. The frame's scanlines that have weight are summed into a buffer, whose pixels are
-// summed then. Its derivative by a number of the box is the same with the derivative of w_y or w_x.
+// two weight matrices. Its derivative by a number of the box is the same with the derivative of w_y or w_x.
+// Frames of many channels are summed by crop_mean_maps.inl. Of others, and where a box reads few pixels far
+// apart, the scanlines that have weight are summed into a buffer, whose pixels are summed then.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 
 #include "adafocus/crop_mean.h"
 #include "cpu/crop_bwd_frames.inl"
+#include "cpu/crop_mean_maps.inl"
 #include "cpu/dispatch.h"
 #include "cpu/isa.h"
 #include "cpu/lanes.inl"
@@ -53,8 +55,9 @@ struct MeanWorkspace {
   WeightedPixels<C> y, x;    // w_y and w_x
   C* scanline;               // [columns read][pixel_stride]
   C* sum[kNumParts];         // [kNumParts][columns read][pixel_stride] of scanlines, with each part of w_y
-  C* pooled;                 // [pixel_stride]
-  C* gradient;               // [pixel_stride] of the means
+  C* pooled;                 // [C], and padding
+  C* gradient;               // [C] of the means, times the scale
+  double* channel_sums;      // [columns read]
 
   MeanWorkspace(Scratch& memory, const CropMean& params, int64_t channels_together)
       : scratch(memory),
@@ -64,9 +67,10 @@ struct MeanWorkspace {
         y(scratch, p.frames.height),
         x(scratch, p.frames.width),
         scanline(scratch.take<C>(p.frames.width * pixel_stride() + kLanes)),
-        pooled(scratch.take<C>(pixel_stride() + kLanes)),
-        gradient(scratch.take<C>(pixel_stride())) {
+        pooled(scratch.take<C>(p.frames.channels + chunk_size + kLanes)),
+        gradient(scratch.take<C>(p.frames.channels)) {
     for (C*& part : sum) part = scratch.take<C>(p.frames.width * pixel_stride() + kLanes);
+    channel_sums = scratch.take<double>(p.frames.width);
   }
 
   // Numbers from a pixel of a scanline buffer to the next: a place for each channel of a whole chunk.
@@ -91,88 +95,141 @@ struct MeanWorkspace {
             nullptr, nullptr};
   }
 
+  // Offset of the frame of box k.
+  int64_t offset(int64_t k) const { return p.frames.offset(p.frame_of(k)); }
+
   // This chunk of the frame of box k, from its first column on, or from that of the first pixel.
   const void* image(int64_t k) const {
     const ImageBatch& f = p.frames;
-    return element(f.data, f.dtype,
-                   f.offset(p.frame_of(k)) + first * f.stride_c + (dense() ? x.pixel[0] * f.stride_x : 0));
+    return element(f.data, f.dtype, offset(k) + first * f.stride_c + (dense() ? x.pixel[0] * f.stride_x : 0));
   }
 
-  const C* scale() const { return p.affine ? static_cast<const C*>(p.affine) + first : nullptr; }
+  const C* scale() const { return static_cast<const C*>(p.affine); }  // [C], or null
   const C* shift() const { return scale() ? scale() + p.frames.channels : nullptr; }
 
-  // Reads the gradient of the means of box k.
-  void load_gradient(int64_t k) {
+  // pooled = scale * pooled + shift * (the part of the mean that is inside)
+  void normalise() {
+    if (!p.affine) return;
+    const C inside = y.total(kValue) * x.total(kValue);
+    for (int64_t c = 0; c < p.frames.channels; ++c) pooled[c] = scale()[c] * pooled[c] + shift()[c] * inside;
+  }
+
+  // Reads the gradient of the means of box k in channels [begin, begin + count), times their scale. Returns
+  // the sum of its products with their shift.
+  double load_gradient(int64_t k, int64_t begin, int64_t count) {
+    C* const to = gradient + begin;
     visit(mean.means_dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      const T* from = static_cast<const T*>(mean.means) + k * p.frames.channels + first;
-      for (int64_t c = 0; c < channels; ++c) gradient[c] = load_as<C>(from[c]);
+      const T* from = static_cast<const T*>(mean.means) + k * p.frames.channels + begin;
+      for (int64_t c = 0; c < count; ++c) to[c] = load_as<C>(from[c]);
     });
+    double shifted = 0;
+    if (!p.affine) return shifted;
+    for (int64_t c = 0; c < count; ++c) {
+      shifted += double(to[c]) * shift()[begin + c];
+      to[c] *= scale()[begin + c];
+    }
+    return shifted;
   }
 
   // Writes the means of box k.
-  void store_means(int64_t k, const C* from) {
+  void store_means(int64_t k) {
     visit(mean.means_dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      T* to = static_cast<T*>(mean.means) + k * p.frames.channels + first;
-      for (int64_t c = 0; c < channels; ++c) to[c] = Store<T>::from(from[c]);
+      T* to = static_cast<T*>(mean.means) + k * p.frames.channels;
+      for (int64_t c = 0; c < p.frames.channels; ++c) to[c] = Store<T>::from(pooled[c]);
     });
+  }
+
+  // This chunk of pooled: the sums over both axes with one part of each's weights, from `sum`.
+  const C* pool_columns(Part y_part, Part x_part) {
+    sum_pixels(sum[y_part], x.weight[x_part], x.count, pixel_stride(), pooled + first);
+    return pooled + first;
   }
 };
 
-// pooled [pixel_stride]: the sums over both axes with one part of each's weights, normalised, from work.sum.
+// Sets work.pooled to the means of box k, chunk after chunk.
 template <class C>
-const C* pool_columns(MeanWorkspace<C>& work, Part y_part, Part x_part) {
-  C* const pooled = work.pooled;
-  sum_pixels(work.sum[y_part], work.x.weight[x_part], work.x.count, work.pixel_stride(), pooled);
-  if (const C* scale = work.scale()) {
-    const C* const shift = work.shift();
-    const C inside = work.y.total(y_part) * work.x.total(x_part);
-    for (int64_t c = 0; c < work.channels; ++c) pooled[c] = scale[c] * pooled[c] + shift[c] * inside;
+void pool_chunks(MeanWorkspace<C>& work, int64_t k) {
+  const ImageBatch& frames = work.p.frames;
+  for (int64_t first = 0; first < frames.channels; first += work.chunk_size) {
+    work.start_chunk(first);
+    sum_scanlines(work.y, work.image(k), frames.stride_y, work.layout(), work.sum[kValue]);
+    work.pool_columns(kValue, kValue);
   }
-  return pooled;
 }
 
 template <class C>
 void mean_range(MeanWorkspace<C>& work, int64_t begin, int64_t end) {
   const CropResize& p = work.p;
+  MapSums<C> maps(work.scratch, p.frames, work.y, work.x);
   for (int64_t k = begin; k < end; ++k) {
-    const bool valid = p.template valid<C>(k);
-    if (valid) work.set_box(p.template box<C>(k));
-    for (int64_t first = 0; first < p.frames.channels; first += work.chunk_size) {
-      work.start_chunk(first);
-      if (valid) {
-        sum_scanlines(work.y, work.image(k), p.frames.stride_y, work.layout(), work.sum[kValue]);
-        work.store_means(k, pool_columns(work, kValue, kValue));
-      } else {
-        for (int64_t c = 0; c < work.channels; ++c) work.pooled[c] = C(__builtin_nan(""));
-        work.store_means(k, work.pooled);
+    if (p.template valid<C>(k)) {
+      work.set_box(p.template box<C>(k));
+      if (!maps.visit([&](auto& sums) { sums.sum_pixels(work.offset(k), work.pooled); })) {
+        pool_chunks(work, k);
       }
+      work.normalise();
+    } else {
+      for (int64_t c = 0; c < p.frames.channels; ++c) work.pooled[c] = C(__builtin_nan(""));
     }
+    work.store_means(k);
   }
+}
+
+// Adds to d_box (cy, cx, h, w) what f(part of w_y, part of w_x) is for each of its numbers.
+template <class F>
+void add_parts(double* d_box, const F& f) {
+  d_box[0] += f(kByCentre, kValue);
+  d_box[1] += f(kValue, kByCentre);
+  d_box[2] += f(kByExtent, kValue);
+  d_box[3] += f(kValue, kByExtent);
+}
+
+// Adds the gradient of box k, chunk after chunk.
+template <class C>
+void add_chunk_gradients(MeanWorkspace<C>& work, int64_t k, double* d_box) {
+  const ImageBatch& frames = work.p.frames;
+  for (int64_t first = 0; first < frames.channels; first += work.chunk_size) {
+    work.start_chunk(first);
+    sum_scanlines_of_all_parts(work.y, work.image(k), frames.stride_y, work.layout(), work.scanline,
+                               work.sum);
+    add_parts(d_box, [&](Part y_part, Part x_part) {
+      return dot(work.gradient + first, work.pool_columns(y_part, x_part), work.channels);
+    });
+  }
+}
+
+// Adds what scanline y.pixel[a] gives to the gradient of a box, from the sums over channels of its pixels.
+template <class C>
+void add_scanline_gradient(const MeanWorkspace<C>& work, int64_t a, const double* sums, double* d_box) {
+  double by_x[kNumParts] = {};
+  for (int part = 0; part < kNumParts; ++part) {
+    for (int64_t b = 0; b < work.x.count; ++b) by_x[part] += work.x.weight[part][b] * sums[b];
+  }
+  add_parts(d_box, [&](Part y_part, Part x_part) { return work.y.weight[y_part][a] * by_x[x_part]; });
 }
 
 template <class C>
 void mean_bwd_boxes_range(MeanWorkspace<C>& work, C* d_boxes, int64_t begin, int64_t end) {
   const CropResize& p = work.p;
+  MapSums<C> maps(work.scratch, p.frames, work.y, work.x);
   memset(d_boxes + 4 * begin, 0, 4 * (end - begin) * sizeof(C));
   for (int64_t k = begin; k < end; ++k) {
     if (!p.template valid<C>(k)) continue;
     work.set_box(p.template box<C>(k));
-    C* const d_box = d_boxes + 4 * k;  // (cy, cx, h, w)
-    for (int64_t first = 0; first < p.frames.channels; first += work.chunk_size) {
-      work.start_chunk(first);
-      work.load_gradient(k);
-      const auto add = [&](C& d, Part y_part, Part x_part) {
-        d += dot(work.gradient, pool_columns(work, y_part, x_part), work.channels);
-      };
-      sum_scanlines_of_all_parts(work.y, work.image(k), p.frames.stride_y, work.layout(), work.scanline,
-                                 work.sum);
-      add(d_box[0], kByCentre, kValue);
-      add(d_box[1], kValue, kByCentre);
-      add(d_box[2], kByExtent, kValue);
-      add(d_box[3], kValue, kByExtent);
-    }
+    const double shifted = work.load_gradient(k, 0, p.frames.channels);
+    double d_box[4] = {};  // (cy, cx, h, w)
+    const bool summed = maps.visit([&](auto& sums) {
+      sums.sum_channels(
+          work.offset(k), work.gradient, work.channel_sums,
+          [&](int64_t a, const double* sums_of_a) { add_scanline_gradient(work, a, sums_of_a, d_box); });
+    });
+    if (!summed) add_chunk_gradients(work, k, d_box);
+    add_parts(d_box, [&](Part y_part, Part x_part) {
+      return shifted * work.y.total(y_part) * work.x.total(x_part);
+    });
+    for (int i = 0; i < 4; ++i) d_boxes[4 * k + i] = C(d_box[i]);
   }
 }
 
@@ -181,14 +238,11 @@ template <class C>
 void add_frame_gradient(MeanWorkspace<C>& work, int64_t k, C* image) {
   const int64_t width = work.p.frames.width;
   work.set_box(work.p.template box<C>(k));
-  work.load_gradient(k);
-  if (const C* scale = work.scale()) {
-    for (int64_t c = 0; c < work.channels; ++c) work.gradient[c] *= scale[c];
-  }
+  work.load_gradient(k, work.first, work.channels);
   const WeightedPixels<C>&y = work.y, &x = work.x;
   for (int64_t a = 0; a < y.count; ++a) {
     for (int64_t b = 0; b < x.count; ++b) {
-      add_scaled(work.gradient, y.weight[kValue][a] * x.weight[kValue][b], work.channels,
+      add_scaled(work.gradient + work.first, y.weight[kValue][a] * x.weight[kValue][b], work.channels,
                  image + (y.pixel[a] * width + x.pixel[b]) * work.pixel_stride());
     }
   }

@@ -66,6 +66,43 @@ def test_values_that_no_output_reads_do_not_matter(backend, device):
     torch.testing.assert_close(out, torch.full_like(out, 2))
 
 
+VIEWS = {
+    "planes": lambda maps: maps,
+    "pixels": lambda maps: maps.contiguous(memory_format=torch.channels_last),
+    "part of larger planes": lambda maps: torch.nn.functional.pad(maps, (1, 2, 2, 1))[..., 2:-1, 1:-2],
+    "every other channel of pixels": lambda maps: maps.repeat_interleave(2, 1).contiguous(
+        memory_format=torch.channels_last
+    )[:, ::2],
+    "every other column": lambda maps: maps.repeat_interleave(2, 3)[..., ::2],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("size", "out"), [(7, 3), (12, 5), (30, 20), (40, 3)])
+def test_maps_of_many_channels(size, out, view, dtype, backend, device):
+    """Kernels may sum the channels of a pixel or the pixels of a channel, of one scanline or of a small plane: the
+    same values, and the same NaN, whatever the strides. A map has NaN wherever no box reads it."""
+    boxes = smooth_boxes(3, (out, out), (size, size), seed=size).double()
+    maps = random_images((3, 70, size, size), dtype, "contiguous")
+    if dtype.is_floating_point:
+        read = torch.zeros(3, 1, size, size, dtype=torch.float64, requires_grad=True)
+        crop_mean(read, boxes, out, backend="reference").sum().backward()
+        maps = maps.masked_fill(read.grad == 0, float("nan"))
+    clean, up = maps.double().nan_to_num(), (torch.arange(3 * 70) % 9 - 4).view(3, 70)  # exact in every dtype
+    results = []
+    for image, backend_of in ((VIEWS[view](maps.to(device)), backend), (clean, "reference")):
+        leaf = boxes.to(image.device, torch.float64 if image.dtype == torch.float64 else torch.float32).requires_grad_()
+        means = crop_mean(image, leaf, out, backend=backend_of)
+        results.append((means, torch.autograd.grad(means, leaf, up.to(means))[0]))
+    (means, d_boxes), (exact, d_exact) = results
+    eps = torch.finfo(means.dtype).eps
+    torch.testing.assert_close(means.cpu().double(), exact.detach(), rtol=0, atol=20 * eps * exact.abs().max().item())
+    eps = torch.finfo(d_boxes.dtype).eps
+    scale = maps.double().nan_to_num().abs().max().item() * 70
+    torch.testing.assert_close(d_boxes.cpu().double(), d_exact, rtol=0, atol=40 * eps * scale)
+
+
 def test_no_boxes_and_no_frames(backend, device):
     none = torch.zeros(0, 4, device=device)
     assert crop_mean(torch.zeros(0, 3, 8, 8, device=device), none, 2, backend=backend).shape == (0, 3)
