@@ -21,7 +21,7 @@ from .objective import objective
 from .optimisation import encoders_in, make_optimizer, parameter_groups, set_dropout, set_rates, set_training
 from .recipes import Recipe
 from .run_files import RunFiles, TensorBoard
-from .signals import noted_signals
+from .signals import leave_interrupts_to_the_run, noted_signals
 from .uni_adafocus import Network
 
 SAVES_EVERY = 600.0  # seconds, beside the end of every epoch
@@ -192,17 +192,17 @@ class _Run:
     def go(self, workers: int) -> Trained:
         """To the last epoch, or to the signal that ends it."""
         with noted_signals() as asked:
-            while self.step < self.recipe.epochs * self.epoch_steps:
+            while not self.finished:
                 if not self._epoch(workers, asked):
-                    self.save()
-                    return self._trained(False)
-        return self._trained(True)
+                    break
+        return Trained(self.step, self.step // self.epoch_steps, self.finished, self.best, self.figures)
 
-    def _trained(self, finished: bool) -> Trained:
-        return Trained(self.step, self.step // self.epoch_steps, finished, self.best, self.figures)
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.recipe.epochs * self.epoch_steps
 
     def _epoch(self, workers: int, asked: Callable[[], bool]) -> bool:
-        """What is left of an epoch, and the validation after it; False where a signal ended it."""
+        """What is left of an epoch, and the validation that ends it; False where a signal asked to leave."""
         epoch, first = divmod(self.step, self.epoch_steps)
         set_rates(self.optimizer, epoch, self.recipe.epochs)
         set_training(self.model, self.recipe)
@@ -214,27 +214,37 @@ class _Run:
             world_size=self.group.world_size,
         )
         order.set_epoch(epoch, first)
-        saved = told = time.monotonic()
-        began, done = told, 0
+        began = saved = time.monotonic()
+        steps, done = len(order), 0
         for samples in self._loaded(self.training, order, workers):
             losses = self._take_step(samples, epoch)
             self.step, done = self.step + 1, done + 1
             now = time.monotonic()
             speed = done * self.recipe.batch_size / (now - began)
             self._tell(epoch, losses, speed)
-            if now - saved > SAVES_EVERY:
+            if done == steps:
+                break  # what is saved at the end of an epoch has its validation behind it
+            leave = self._anyone(asked())
+            if leave or now - saved > SAVES_EVERY:
                 self.save()
                 saved = now
-            if self._anyone(asked()):
+            if leave:
                 return False
         self._validate(epoch, workers)
         self.save()
-        return True
+        return not self._anyone(asked())
 
     def _loaded(self, clips: Clips, places: Any, workers: int) -> Iterator[list[Sample]]:
         """Lists of samples, at these places [(epoch, index), ...] each."""
         pinned = self.device.type == "cuda"
-        yield from DataLoader(clips, batch_sampler=places, num_workers=workers, collate_fn=list, pin_memory=pinned)
+        yield from DataLoader(
+            clips,
+            batch_sampler=places,
+            num_workers=workers,
+            collate_fn=list,
+            pin_memory=pinned,
+            worker_init_fn=leave_interrupts_to_the_run,
+        )
 
     def _anyone(self, asked: bool) -> bool:
         """Whether a signal has reached any of the processes: all must leave after the same step."""

@@ -25,3 +25,8 @@ def noted_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_interrupts_to_the_run(_worker: int) -> None:
+    """In a process that reads clips: Ctrl-C on a terminal reaches it too, and the run needs it until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,5 +1,7 @@
 """python -m adafocus_models.train: from list files to weights that predict can load."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -122,18 +124,23 @@ def test_labels_that_are_no_class(data, tmp_path, capsys):
     assert "video 0.mp4: the label 'dark' is no class: it must be 0 to 26" in capsys.readouterr().err
 
 
-def test_a_signal_stops_it_and_resume_goes_on(data, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "ctrl-c"])
+def test_a_signal_stops_it_and_resume_goes_on(data, tmp_path, number):
     script = tmp_path / "tiny.py"
     script.write_text(TINY)
     path = ":".join(str(ROOT / name) for name in ("", "tests", "tests/ops", "tests/models"))
     many = ["--set", "epochs=200", *lists(data), "--out", str(tmp_path / "run")]
-    command = [sys.executable, str(script), *COMMON, *many]
+    command = [sys.executable, str(script), *COMMON, "--workers", "1", *many]
     environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PATH": ""}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = subprocess.Popen(command, env=environment, **pipes)
     log = tmp_path / "run" / "log.jsonl"
     while process.poll() is None and not log.exists():
         pass
-    process.terminate()
+    if number == signal.SIGINT:  # from a terminal, which all of its processes get
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     output, errors = process.communicate(timeout=100)
     assert process.returncode == 130, errors
     assert "the same command with --resume goes on" in output
