@@ -1,0 +1,172 @@
+"""The same task for AdaFocus, whose policy learns by reinforcement: its stages, and what the learned places are worth.
+
+    python docs/examples/find_the_digit/reinforcement.py --seeds 0 1 2
+
+It sees every second frame, in each a patch of 40 x 40 pixels at one of 49 places, and answers after all of them. Its
+encoders begin with stills. Then the library's loop runs the three stages: patches at random places; the policy, by the
+confidence that a place brings over a random one; the head again, where the policy looks. To compare, the last stage is
+run with random places too, for as long.
+"""
+
+import argparse
+import copy
+import json
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from model import Encoder
+from torch import Tensor, nn
+from videos import FRAMES, LIFE, SIDE, Videos, make_videos
+
+from adafocus_models import AdaFocusV1
+from adafocus_models.data import Sample
+from adafocus_models.networks.policies import fixed_corners
+from adafocus_models.training import Recipe
+from adafocus_models.training.loop import train
+from adafocus_ops.boxes import full_frame
+
+RESULTS = Path(__file__).with_name("reinforcement.jsonl")
+EVERY = 2  # frame of a video is looked at
+PATCH = 40
+STILLS, STILL_BATCH, STILL_RATE = 1000, 96, 4e-3
+VIDEOS_AN_EPOCH = 640
+EPOCHS = {1: 30, 2: 30, 3: 6}  # of each stage
+RECIPE = Recipe("adafocus_v1", 10, batch_size=32, learning_rate=3e-3, weight_decay=1e-3, optimizer="adamw")
+
+
+class Halved(nn.Sequential):
+    """An encoder that sees frames of half the side."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__(nn.AvgPool2d(2), encoder)
+        self.out_channels, self.reduction = encoder.out_channels, 2 * encoder.reduction
+
+
+class FindByReward(AdaFocusV1):
+    """AdaFocus with small encoders, on 8 frames."""
+
+    mean, std = (0.15,) * 3, (0.2,) * 3
+
+    def __init__(self) -> None:
+        super().__init__(
+            num_classes=10,
+            patch_size=PATCH,
+            num_focus_frames=FRAMES // EVERY,
+            num_places=49,
+            glance_encoder=Halved(Encoder((8, 12, 24), (2, 2, 1))),
+            focus_encoder=Encoder((16, 24, 32, 48), (2, 1, 2, 1)),
+            frame_size=SIDE,
+            policy_width=64,
+            head_width=64,
+        )
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Training videos as the loop takes them, another part of them in every epoch."""
+
+    videos: Videos
+
+    def __len__(self) -> int:
+        return VIDEOS_AN_EPOCH
+
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
+        epoch, index = place
+        row = (epoch * VIDEOS_AN_EPOCH + index) % len(self.videos.labels)
+        frames = self.videos.batch(slice(row, row + 1))[0, ::EVERY]  # [8, 3, 96, 96]
+        return Sample(frames, None, None, int(self.videos.labels[row]), row, 0)
+
+
+def train_on_stills(model: FindByReward, videos: Videos) -> None:
+    """Both encoders learn digits from still pictures: whole frames, and patches that show the digit."""
+    optimizer = torch.optim.AdamW(model.parameters(), STILL_RATE, weight_decay=RECIPE.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, STILL_RATE, total_steps=STILLS)
+    whole = full_frame(STILL_BATCH, (SIDE, SIDE))
+    for _ in range(STILLS):
+        rows = torch.randint(len(videos.labels), (STILL_BATCH,))
+        stills = videos.frames[rows, videos.starts[rows] + torch.randint(LIFE, (STILL_BATCH,))]
+        stills, labels = stills[:, None].expand(-1, 3, -1, -1), videos.labels[rows]
+        _, features = model.glance(model.read(stills, whole, None, SIDE, model.glance_encoder))
+        corners = videos.boxes[rows, :2] - PATCH / 2 + 0.15 * PATCH * torch.randn(STILL_BATCH, 2)
+        centres = corners.clamp(0, SIDE - PATCH).round() + PATCH / 2
+        boxes = torch.cat([centres, torch.full_like(centres, PATCH)], 1)
+        seen = model.focus(model.read(stills, boxes, None, PATCH, model.focus_encoder))
+        loss = sum(
+            nn.functional.cross_entropy(logits, labels)
+            for logits in (model.glance_aux_head(features), model.focus_aux_head(seen))
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+@torch.inference_mode()
+def measure(model: FindByReward, videos: Videos, *, random: bool, batch: int = 128) -> dict[str, float]:
+    """The share of right answers after all frames, and of digits in the frames looked at that the patch has the
+    centre of; random: at random places."""
+    model.eval()
+    right = found = shown = 0
+    for first in range(0, len(videos.labels), batch):
+        part = Videos(*(x[first : first + batch] for x in videos))
+        frames = part.batch(slice(None))[:, ::EVERY]
+        index, rows = model.all_candidates(frames), torch.arange(len(frames))
+        whole = model.read_whole(frames, None, model.glance_encoder)
+        maps, features = (x.unflatten(0, frames.shape[:2]) for x in model.glance(whole))
+        boxes = anywhere(len(frames)) if random else model.policy(maps, index, None).boxes  # [B, 8, 4]
+        seen = model.focus(model.read_patches(frames, boxes, index, rows)).unflatten(0, frames.shape[:2])
+        logits, _ = model.final_head(features, seen, None)
+        right += int((logits[:, -1].argmax(1) == part.labels).sum())
+        age = torch.arange(0, FRAMES, EVERY) - part.starts[:, None]
+        shows = (age >= 0) & (age < LIFE)
+        near = ((boxes - part.boxes[:, None])[..., :2].abs() < PATCH / 2).all(-1)
+        found, shown = found + int((near & shows).sum()), shown + int(shows.sum())
+    return {"accuracy": right / len(videos.labels), "found": found / shown}
+
+
+def anywhere(count: int) -> Tensor:
+    """[count, 8, 4]: boxes at random places."""
+    return fixed_corners(torch.rand(count, FRAMES // EVERY, 2), SIDE, PATCH)
+
+
+def run(seed: int) -> dict:
+    """Trains both, and measures them on test videos."""
+    videos, test = make_videos("train", 5120, 1000 + seed), make_videos("test", 2000, 99)
+    torch.manual_seed(seed)
+    model = FindByReward().to(memory_format=torch.channels_last)
+    train_on_stills(model, videos)
+
+    def stage(model: FindByReward, number: int, epochs: int) -> None:
+        recipe = replace(RECIPE, epochs=epochs, objective={"stage": number}, seed=seed)
+        with tempfile.TemporaryDirectory() as folder:
+            train(model, recipe, Clips(videos), None, out=folder)
+
+    stage(model, 1, EPOCHS[1])
+    random = copy.deepcopy(model)
+    stage(random, 1, EPOCHS[3])
+    stage(model, 2, EPOCHS[2])
+    stage(model, 3, EPOCHS[3])
+    torch.manual_seed(seed)
+    result = {"learned": measure(model, test, random=False), "random": measure(random, test, random=True)}
+    return {"seed": seed, "torch": torch.__version__, **result}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for seed in options.seeds:
+        result = run(seed)
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        print(result, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
