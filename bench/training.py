@@ -71,7 +71,8 @@ def measure(name: str, args: argparse.Namespace, env: dict[str, Any]) -> list[Re
     calls = steps.calls()
     with progress(name, args.runs + 3) as step:
         times = interleave(calls, args.device, runs=args.runs, on_round=step)
-    memory = {way: peak_memory_mib(call, args.device) for way, call in calls.items()}
+    beyond = {way: peak_memory_mib(call, args.device) for way, call in calls.items()}
+    memory = {way: None if peak is None else peak + steps.frames_mib(way) for way, peak in beyond.items()}
     return [record(name, way, times, memory, steps, check, args, env) for way in (OURS, PUBLISHED)]
 
 

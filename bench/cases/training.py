@@ -56,6 +56,11 @@ class Steps:
             return objective(self.ours, self.frames, self.glance_frames, self.labels, diversity=random)
         return published_losses(self.published, *self.floats, self.labels, random=random)
 
+    def frames_mib(self, way: str) -> float:
+        """Memory of the frames that a step begins with."""
+        frames = (self.frames, self.glance_frames) if way == OURS else self.floats
+        return sum(x.nbytes for x in frames) / 2**20
+
     def calls(self) -> dict[str, Callable[[], Any]]:
         """A step of each way: losses, gradients, weights."""
 
