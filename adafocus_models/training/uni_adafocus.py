@@ -38,6 +38,9 @@ def uni_objective(
     weights (Eq. 21). In `uni_adafocus` the answers of all steps train both encoders; in the other two they train the
     heads alone, and the auxiliary losses the encoders.
 
+    The spatial loss needs features and a layer on them that mean something (`policies` waits for that), and it teaches
+    places better than sizes where objects are small against the encoder's receptive field.
+
     In training mode glance frames (where none are given) and the positions of quantiles are random within their
     segments; in evaluation mode they are those of `forward`.
 

@@ -31,7 +31,7 @@ from adafocus_ops.boxes import full_frame
 RESULTS = Path(__file__).with_name("reinforcement.jsonl")
 EVERY = 2  # frame of a video is looked at
 PATCH = 40
-STILLS, STILL_BATCH, STILL_RATE = 1000, 96, 4e-3
+STILLS, STILL_BATCH, STILL_RATE = 600, 96, 4e-3
 VIDEOS_AN_EPOCH = 640
 EPOCHS = {1: 30, 2: 30, 3: 6}  # of each stage
 RECIPE = Recipe("adafocus_v1", 10, batch_size=32, learning_rate=3e-3, weight_decay=1e-3, optimizer="adamw")
