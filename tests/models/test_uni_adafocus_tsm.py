@@ -209,7 +209,8 @@ def test_inference_runs_every_layer_once_and_no_training_head():
 def test_gradients_reach_encoders_and_spatial_policy():
     model = small_model(torch.float32).train()
     model(clips(2, 5, torch.float32)).logits.square().sum().backward()
-    without = {name for name, child in model.named_children() if all(p.grad is None for p in child.parameters())}
+    gradients = {name: [p.grad for p in child.parameters()] for name, child in model.named_children()}
+    without = {name for name, found in gradients.items() if found and all(gradient is None for gradient in found)}
     # The pick of frames is discrete, and auxiliary heads are not part of the answer.
     assert without == {"temporal_policy", "glance_aux_head", "focus_aux_head", "spatial_aux_head"}
     assert model.spatial_policy.layers[0].weight.grad.abs().max() > 0
