@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import EXPECTED
+from .command_line import EXPECTED, INTERRUPTED
 from .data import Video
 from .engine import Engine, Result, Stats
 from .engine.progress import show_progress
@@ -18,7 +18,6 @@ from .ranks import Ranks
 
 BATCH_SIZE = {"cpu": 8, "cuda": 64}
 TELLS_EVERY = 0.5  # seconds
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 
 Answer = Mapping[str, Any]  # a line, with the "id" that names the video; with "error" where there is no answer

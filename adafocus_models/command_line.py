@@ -17,6 +17,7 @@ from .ranks import Ranks
 
 # What an argument, a file or a package that is missing raises; anything else is a mistake in a command.
 EXPECTED: tuple[type[Exception], ...] = (ImportError, OSError, ValueError)
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 
 def run(

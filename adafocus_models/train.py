@@ -26,8 +26,6 @@ from .registry import architecture_of, create_model, list_models
 from .training import RECIPES, Recipe, changed, rates_of
 from .training.loop import Group, Trained, train
 
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: 0 on success, 2 with a message where an argument, a file or the loss does not fit, 130 where it
@@ -92,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
             )
     if here.rank == 0:
         print(_told(trained, options.out))
-    return 0 if trained.finished else INTERRUPTED
+    return 0 if trained.finished else command_line.INTERRUPTED
 
 
 def _recipe(options: argparse.Namespace, *, told: bool) -> tuple[Recipe, list[str] | None]:

@@ -9,7 +9,7 @@ import argparse
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and the library are
@@ -65,21 +65,22 @@ def engine(folder: Path) -> list[Table]:
 
 
 def streaming(folder: Path) -> list[Table]:
-    """Streams with and without early exits, one table for each device, dtype, batch and number of threads."""
-    groups: dict[tuple, list[Record]] = {}
-    for record in read_all("streaming", folder):
-        key = tuple(record[name] for name in ("device", "dtype", "batch_size", "threads", "input"))
-        groups.setdefault(key, []).append(record)
-    return [streaming_table(group) for group in groups.values()]
+    """Streams with and without early exits."""
+    return by_machine("streaming", streaming_table, folder)
 
 
 def training(folder: Path) -> list[Table]:
-    """Training steps, one table for each device, batch and number of threads."""
+    """Training steps."""
+    return by_machine("training", training_table, folder)
+
+
+def by_machine(what: str, make: Callable[[list[Record]], Table], folder: Path) -> list[Table]:
+    """One table for each device, dtype, batch and number of threads, and each input."""
     groups: dict[tuple, list[Record]] = {}
-    for record in read_all("training", folder):
+    for record in read_all(what, folder):
         key = tuple(record[name] for name in ("device", "dtype", "batch_size", "threads", "input"))
         groups.setdefault(key, []).append(record)
-    return [training_table(group) for group in groups.values()]
+    return [make(group) for group in groups.values()]
 
 
 def throughput_groups(folder: Path) -> list[list[Record]]:
