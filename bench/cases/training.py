@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from adafocus_models import UniAdaFocusTSM
 from adafocus_models.training import Losses, objective
+from bench.cases.crop_resize import grid_sample_crop
 from bench.cases.expected_value import published_expectation
 from bench.cases.published import normalised, published_style
 from bench.cases.quantile_frames import published_frames
@@ -179,11 +180,5 @@ def published_losses(
 
 def crop(images: Tensor, actions: Tensor, sides: Tensor, size: int) -> Tensor:
     """[M, C, size, size]: of images [M, C, S, S], at actions [M, 4], of sides [M, 2] in pixels."""
-    whole = images.shape[-1]
-    corners = actions[:, :2] * (whole - sides)
-    centres = corners + sides / 2
-    theta = sides.new_zeros(len(sides), 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = sides[:, 1] / whole, sides[:, 0] / whole
-    theta[:, 0, 2], theta[:, 1, 2] = 2 * centres[:, 1] / whole - 1, 2 * centres[:, 0] / whole - 1
-    grid = functional.affine_grid(theta, (len(sides), images.shape[1], size, size), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False)
+    centres = actions[:, :2] * (images.shape[-1] - sides) + sides / 2
+    return grid_sample_crop(images, torch.cat([centres, sides], 1), size)
