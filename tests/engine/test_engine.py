@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 import warnings
 from functools import partial
 
@@ -106,6 +108,30 @@ def test_a_runtime_asked_for_by_name_computes_the_encoders(runtime):
     assert_equal_outputs(engine(*inputs), model(*inputs))
     if runtime != "compile":  # which compiles again for other shapes
         assert_equal_outputs(engine(*(x[:1] for x in inputs)), model(*(x[:1] for x in inputs)))
+
+
+SIGNALS_AFTER_ENGINES = """
+import faulthandler, gc, os, signal, torch
+from torch import nn
+from adafocus_models.engine.runtimes.openvino_cpu import OpenVINOModule
+
+faulthandler.enable()  # with a stack of its own for handlers, as pytest and many programs have it
+x = torch.zeros(1, 3, 8, 8)
+first, second = (OpenVINOModule(nn.Conv2d(3, 4, 3).eval(), x) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_where_openvino_was():
+    for package in ("openvino", "onnx"):
+        pytest.importorskip(package, reason=f"{package} is an extra: adafocus[cpu]")
+    done = subprocess.run([sys.executable, "-c", SIGNALS_AFTER_ENGINES], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 # ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """OpenVINO, on a CPU: a whole module, where the package openvino is installed."""
 
+import functools
 import io
 from importlib import metadata
 from importlib.util import find_spec
@@ -43,11 +44,8 @@ class OpenVINOModule(nn.Module):
 
     def __init__(self, module: nn.Module, x: Tensor) -> None:
         super().__init__()
-        import openvino
-
         file = io.BytesIO()
         write_onnx(module, x, file)
-        self.core = openvino.Core()
         self.file = file.getvalue()
         self.config = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -76,12 +74,20 @@ class OpenVINOModule(nn.Module):
         return out.to(self.dtype)
 
     def _compile(self, shape: list[int]) -> Any:
-        model = self.core.read_model(self.file)
+        model = _core().read_model(self.file)
         model.reshape(shape)
-        return self.core.compile_model(model, "CPU", self.config).create_infer_request()
+        return _core().compile_model(model, "CPU", self.config).create_infer_request()
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the process. Each puts a stack of its own in the place of the one that signal handlers run on, and takes
+    it away at its end: of two that end in the order in which they began, the process is left with one that is gone,
+    and dies at its next signal (OpenVINO 2026.4)."""
+    import openvino
+
+    return openvino.Core()
 
 
 def _has_bfloat16() -> bool:
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
