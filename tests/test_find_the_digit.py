@@ -11,15 +11,19 @@ ROOT = Path(__file__).parents[1]
 
 FEW_STEPS = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from choices import ROWS
 from measure import measure
-from train import Settings, train
+from train import RECIPE, Settings, train
 from videos import LIFE, make_videos
 
-settings = Settings(training_videos=64, still_steps=2, first_policy_still=1, still_batch=8, steps=2, batch=8)
+settings = Settings(
+    training_videos=64, still_steps=2, first_policy_still=1, still_batch=8,
+    recipe=replace(RECIPE, batch_size=8, epochs=2, policy_warmup=1), videos_an_epoch=8,
+)
 videos = make_videos("validation", 16, 3)
 again = make_videos("validation", 16, 3)
 assert all(torch.equal(a, b) for a, b in zip(videos, again))
@@ -35,9 +39,17 @@ for row in ("learned", "place_random", "size_whole", "frames_uniform", "nothing"
     assert spatial == (ROWS[row].size != "whole"), row
 """
 
+REINFORCEMENT = """
+import reinforcement
+reinforcement.STILLS, reinforcement.EPOCHS, reinforcement.VIDEOS_AN_EPOCH = 2, {1: 1, 2: 1, 3: 1}, 32
+result = reinforcement.run(0, training_videos=64, test_videos=16)
+assert result["learned"].keys() == result["random"].keys() == {"accuracy", "found"}, result
+"""
 
-def test_a_few_steps_of_everything(tmp_path):
+
+@pytest.mark.parametrize("program", [FEW_STEPS, REINFORCEMENT], ids=["end to end", "by reinforcement"])
+def test_a_few_steps_of_everything(program, tmp_path):
     folder = ROOT / "docs" / "examples" / "find_the_digit"
     paths = f"{ROOT}:{folder}"
-    command = [sys.executable, "-c", FEW_STEPS, str(tmp_path)]
+    command = [sys.executable, "-c", program, str(tmp_path)]
     subprocess.run(command, check=True, timeout=300, env={"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PATH": ""})

@@ -30,7 +30,7 @@ class Encoder(nn.Sequential):
 class ScoredEncoder(nn.Module):
     """An encoder whose last channel says how much each place of a map matters."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder, self.score = encoder, nn.Conv2d(encoder.out_channels, 1, 1)
         self.out_channels, self.reduction = encoder.out_channels + 1, encoder.reduction
@@ -40,8 +40,17 @@ class ScoredEncoder(nn.Module):
         return torch.cat([maps, self.score(maps)], 1)
 
 
+def weigh(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a `ScoredEncoder`'s maps [M, C, h, w]: the same with the weights of places for the scores, and means by them
+    [M, C]. A mean of all places would dilute a small digit."""
+    weights = maps[:, -1].flatten(1).softmax(1)  # [M, h * w]
+    features = torch.einsum("mp,mcp->mc", weights, maps.flatten(2))
+    shown = (weights * (weights.shape[1] / 16)).unflatten(1, maps.shape[-2:])  # as large as the other channels
+    return torch.cat([maps[:, :-1], shown[:, None]], 1), features
+
+
 class FindTheDigit(UniAdaFocus):
-    """Uni-AdaFocus with small encoders, whose glance weighs the places of its maps: a mean would dilute a small digit.
+    """Uni-AdaFocus with small encoders, whose glance weighs the places of its maps.
 
     About 8 million multiply-adds for the glance and its policies, 4 million for each patch.
     """
@@ -70,9 +79,4 @@ class FindTheDigit(UniAdaFocus):
 
         The last channel of the maps holds these weights, of one sum in all frames: the policy reads a place off it.
         """
-        maps = self.glance_encoder(frames)  # [B * T0, 25, 12, 12]
-        weights = maps[:, -1].flatten(1).softmax(1)  # [B * T0, 144]
-        features = torch.einsum("mp,mcp->mc", weights, maps.flatten(2))
-        shown = (weights * (weights.shape[1] / 16)).unflatten(1, maps.shape[-2:])  # as large as the other channels
-        maps = torch.cat([maps[:, :-1], shown[:, None]], 1)
-        return tuple(x.unflatten(0, (-1, self.num_glance_frames)) for x in (maps, features))
+        return tuple(x.unflatten(0, (-1, self.num_glance_frames)) for x in weigh(self.glance_encoder(frames)))

@@ -44,8 +44,8 @@ def _draw(axes: Axes, box: Tensor, colour: str) -> None:
     axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=1.2))
 
 
-def plot_learned(folder: Path, seed: int, videos: Videos, path: Path) -> None:
-    """`plot_boxes` of the learned row of a seed, whose weights lie in the folder."""
+def plot_learned(weights: Path, videos: Videos, path: Path) -> None:
+    """`plot_boxes` of a model that a run has trained."""
     model = FindTheDigit().to(memory_format=torch.channels_last)
-    model.load_state_dict(torch.load(folder / f"learned_{seed}.pt"))
+    model.load_checkpoint(weights)
     plot_boxes(model, videos, path)

@@ -44,7 +44,6 @@ def run(row: str, seed: int, folder: Path) -> dict:
     """Trains and measures one row; its line of the results."""
     torch.set_num_threads(1)
     model, seconds = train(row, seed, folder, Settings())
-    torch.save(model.state_dict(), folder / f"{row}_{seed}.pt")
     torch.manual_seed(seed)  # of random choices
     numbers = measure(model, row, held_out("validation", folder), held_out("test", folder))
     return {
@@ -95,9 +94,9 @@ def main() -> None:
                 accuracy = line["test"]["focus"]
                 print(f"{line['row']}, seed {line['seed']}: {accuracy[0]:.3f} {accuracy[1]:.3f}", flush=True)
     write_report(RESULTS, HERE)
-    first = arguments.seeds[0]
-    if (arguments.folder / f"learned_{first}.pt").exists():
-        plot_learned(arguments.folder, first, held_out("test", arguments.folder), HERE / "boxes.png")
+    learned = arguments.folder / f"learned_{arguments.seeds[0]}" / "best.safetensors"
+    if learned.exists():
+        plot_learned(learned, held_out("test", arguments.folder), HERE / "boxes.png")
 
 
 if __name__ == "__main__":

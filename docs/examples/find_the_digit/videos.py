@@ -1,12 +1,14 @@
 """Videos of clutter in which one handwritten digit appears: when, where and how large changes from video to video."""
 
 import math
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from adafocus_models.data import Sample
 from adafocus_ops import crop_resize
 
 FRAMES, SIDE = 16, 96  # of a video; a frame's side in pixels
@@ -27,6 +29,24 @@ class Videos(NamedTuple):
     def batch(self, rows: Tensor | slice) -> Tensor:
         """Frames [B, 16, 3, 96, 96] as models take them; the three channels are one in memory."""
         return self.frames[rows].unsqueeze(2).expand(-1, -1, 3, -1, -1)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Videos as the library's loop takes them; an epoch is a part of them, and the next epoch another."""
+
+    videos: Videos
+    an_epoch: int
+    every: int = 1  # frame of a video is a candidate
+
+    def __len__(self) -> int:
+        return self.an_epoch
+
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
+        epoch, index = place
+        row = (epoch * self.an_epoch + index) % len(self.videos.labels)
+        frames = self.videos.batch(slice(row, row + 1))[0, :: self.every]
+        return Sample(frames, None, None, int(self.videos.labels[row]), row, 0)
 
 
 @cache
