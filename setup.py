@@ -76,11 +76,11 @@ def cuda_flags() -> list[str]:
     machine code is as long as from a PTX of their own, and a build of two takes two thirds of the time."""
     numbers, with_ptx = cuda_architectures()
     names = [f"sm_{number}" for number in numbers]
-    codes = ",".join([*names, f"compute_{numbers[0]}"] if with_ptx else names)
+    codes = [*names, f"compute_{numbers[0]}"] if with_ptx else names
     return [
         *("-std=c++17", "-O3", "-lineinfo"),
-        f"-gencode=arch=compute_{numbers[0]},code=[{codes}]",
-        f'-DADAFOCUS_ARCHITECTURES="{" ".join(names)}"',
+        f"-gencode=arch=compute_{numbers[0]},code=[{','.join(codes)}]",
+        f'-DADAFOCUS_ARCHITECTURES="{" ".join(codes)}"',
     ]
 
 

@@ -56,8 +56,14 @@ def _build_affine(
 
 
 def _numbers(name: str, value: Any, device: torch.device) -> Tensor:
+    kwargs = {"dtype": torch.float64, "device": device}
     try:
-        return torch.as_tensor(value, dtype=torch.float64, device=device)
+        # Written there: a constant of the host would be copied, and waited for, by every call of a compiled program.
+        if isinstance(value, int | float):
+            return torch.full((), value, **kwargs)
+        if isinstance(value, Sequence) and value and _is_constant(value):
+            return torch.stack([torch.full((), number, **kwargs) for number in value])
+        return torch.as_tensor(value, **kwargs)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a number, a sequence of numbers or a tensor, got {value!r}") from error
 

@@ -71,7 +71,7 @@ def crop_mean(
     shared = {"out_h": out_h, "out_w": out_w, "padding": padding}
     call = _crop_autograd.CropCall(
         op="crop_mean",
-        backend=backends.choose("crop_mean", frames.device.type, backend),
+        backend=backends.choose("crop_mean", frames.device, backend),
         forward={"out_dtype": out_dtype, **shared},
         backward=shared,
     )

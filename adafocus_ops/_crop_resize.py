@@ -96,7 +96,7 @@ def crop_resize(
         lambda: f"out_dtype must be {names(FRAME_DTYPES)}, got {out_dtype}",
         TypeError,
     )
-    chosen = backends.choose("crop_resize", frames.device.type, backend)
+    chosen = backends.choose("crop_resize", frames.device, backend)
     tensors = (frames, boxes, frame_index, mean, std)
     shared = {"padding": padding, "antialias": antialias}
     if out is not None:

@@ -71,7 +71,7 @@ def depthwise_conv3d(
         )
         check_same_device("bias", bias, "x", x)
     geometry = _geometry(x, weight, _three("stride", stride, 1), _three("padding", padding, 0))
-    backend = backends.choose("depthwise_conv3d", x.device.type, backend)
+    backend = backends.choose("depthwise_conv3d", x.device, backend)
     call = _ConvCall(backend, geometry)
     # Weights and bias are small: they are taken in the type of the sums, and autograd takes their gradients back.
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32

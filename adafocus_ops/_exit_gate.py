@@ -102,7 +102,7 @@ def exit_gate(
     if active is not None:
         _check_active(active, logits)
         active = active.contiguous()
-    kernel = backends.kernel("exit_gate", "fwd", backends.choose("exit_gate", logits.device.type, backend))
+    kernel = backends.kernel("exit_gate", "fwd", backends.choose("exit_gate", logits.device, backend))
     size = logits.shape[0] if capacity is None else capacity
     score, exited, keep, leave, counts = kernel(
         logits.detach(), threshold=threshold, bound=bound, criterion=criterion, active=active, capacity=size

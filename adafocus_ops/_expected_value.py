@@ -113,7 +113,7 @@ def expected_value(
         num_samples, seed, row_id = 0, None, None
     else:
         seed = seed_tensor(seed, generator, "weights", weights)
-    backend = backends.choose("expected_value", weights.device.type, backend)
+    backend = backends.choose("expected_value", weights.device, backend)
     call = _ExpectationCall(backend, k, num_samples, normaliser_grad)
     value = values if values.ndim == 3 else values[..., None]
     if differentiable("expected_value", values, weights):

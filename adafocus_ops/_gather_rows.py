@@ -49,7 +49,7 @@ def gather_rows(x: Tensor, index: Tensor, count: Tensor | None = None, *, backen
     check_any_dtype("x", x)
     require(1 <= x.ndim <= MAX_DIMS, lambda: f"x must be [N, ...] with 1 to {MAX_DIMS} dimensions, got {describe(x)}")
     index = check_index(index, count, x.shape[0], "x", x)
-    call = _GatherCall(backends.choose("gather_rows", x.device.type, backend))
+    call = _GatherCall(backends.choose("gather_rows", x.device, backend))
     return (
         _Gather.apply(x, index, count, call) if differentiable("gather_rows", x) else call.fwd(x.detach(), index, count)
     )

@@ -79,7 +79,7 @@ def quantile_frames(
         _check_jitter(jitter, weights, k)
         jitter = jitter.detach()
     seed = seed_tensor(seed, generator, "weights", weights) if drawn else None
-    backend = backends.choose("quantile_frames", weights.device.type, backend)
+    backend = backends.choose("quantile_frames", weights.device, backend)
     kernel = backends.kernel("quantile_frames", "fwd", backend)
     return kernel(weights.detach(), num_frames=num_frames, k=k, jitter=jitter, seed=seed, row_id=row_id)
 

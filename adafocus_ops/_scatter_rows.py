@@ -61,7 +61,7 @@ def scatter_rows(
     check_apart(out, index=index, count=count)
     if checks_values(out):
         _check_rows_apart(out, rows)
-    kernel = backends.kernel("scatter_rows", "fwd", backends.choose("scatter_rows", out.device.type, backend))
+    kernel = backends.kernel("scatter_rows", "fwd", backends.choose("scatter_rows", out.device, backend))
     kernel(as_integers(out), index, as_integers(rows.detach()), count)
     mark_written(out)
     return out

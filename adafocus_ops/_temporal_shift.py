@@ -47,7 +47,7 @@ def temporal_shift(
         x.ndim == 4 and x.shape[0] % num_frames == 0,
         lambda: f"x must be [B * num_frames, C, H, W] with num_frames={num_frames}, got {describe(x)}",
     )
-    backend = backends.choose("temporal_shift", x.device.type, backend)
+    backend = backends.choose("temporal_shift", x.device, backend)
     call = _ShiftCall(backend, num_frames, x.shape[1] // fold_div, inverse)
     return _Shift.apply(x, call) if differentiable("temporal_shift", x) else call.fwd(x.detach())
 

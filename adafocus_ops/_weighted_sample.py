@@ -67,7 +67,7 @@ def weighted_sample(
     check_weights(weights)
     seed = seed_tensor(seed, generator, "weights", weights)
     rows = weights.detach().flatten(0, -2) if weights.ndim > 1 else weights.detach()[None]  # [B, T]
-    kernel = backends.kernel("weighted_sample", "fwd", backends.choose("weighted_sample", weights.device.type, backend))
+    kernel = backends.kernel("weighted_sample", "fwd", backends.choose("weighted_sample", weights.device, backend))
     drawn = kernel(rows, k=k, num_samples=samples, seed=seed, row_id=row_id)
     if sorted:
         drawn = drawn.sort(-1).values

@@ -172,22 +172,25 @@ def _why_not_triton(device: str) -> str | None:
 
 
 @functools.cache
-def why_not(backend: str, op: str, device: str) -> str | None:
-    """None if `backend` can run `op` on tensors of this device type, else the reason as a sentence."""
+def why_not(backend: str, op: str, device: torch.device | str) -> str | None:
+    """None if `backend` can run `op` on tensors of this device, else the reason as a sentence."""
     if backend not in (*BACKENDS, *_extra):
         return f"there is no backend {backend!r}; the backends are {', '.join(BACKENDS)}"
     if backend == "reference":
         return None
     if not implements(backend, op):
         return f"{op} has no {backend} kernel in this version"
+    kind = torch.device(device).type
     if backend in _extra:
         takes, reason = _extra[backend]
-        return reason if device == takes else f"it needs {takes} tensors, got {device}"
+        return reason if kind == takes else f"it needs {takes} tensors, got {kind}"
     if backend == "cpu":
-        return _why_not_compiled(op, "CPU") if device == "cpu" else f"it needs CPU tensors, got {device}"
+        return _why_not_compiled(op, "CPU") if kind == "cpu" else f"it needs CPU tensors, got {kind}"
     if backend == "triton":
-        return _why_not_triton(device)
-    return _why_not_compiled(op, "CUDA") if device == "cuda" else f"it needs CUDA tensors, got {device}"
+        return _why_not_triton(kind)
+    if kind != "cuda":
+        return f"it needs CUDA tensors, got {kind}"
+    return _why_not_compiled(op, "CUDA") or _extension.why_no_code(torch.device(device))
 
 
 def requested() -> str | None:
@@ -196,8 +199,8 @@ def requested() -> str | None:
     return blocks[-1][0] if blocks else os.environ.get("ADAFOCUS_BACKEND") or None
 
 
-def choose(op: str, device: str, explicit: str | None) -> str:
-    """Name of the backend that runs `op`; under torch.compile the choice is made once, when compiling.
+def choose(op: str, device: torch.device | str, explicit: str | None) -> str:
+    """Name of the backend that runs `op` on tensors of a device; under torch.compile the choice is made once, when compiling.
 
     Raises:
         RuntimeError: the backend asked for cannot run; the message says why.

@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace, env: dict) -> Record:
         "chosen": {name: choice.form for name, choice in engine.choices.modules.items()},
         "device": env["device"],
         "dtype": args.dtype,
-        "backend": backends.choose("crop_resize", args.device.type, args.backend),
+        "backend": backends.choose("crop_resize", args.device, args.backend),
         "threads": env["threads"],
         "input": f"{args.clips} random clips",
         "mode": "inference",

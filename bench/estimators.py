@@ -124,7 +124,7 @@ def table_line(record: Record) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = measuring_parser(__doc__, threads=1).parse_args(arguments)
     try:
-        backend = backends.choose("expected_value", args.device.type, args.backend)
+        backend = backends.choose("expected_value", args.device, args.backend)
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 2

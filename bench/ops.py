@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no case contains {args.cases!r}; see --list", file=sys.stderr)
         return 2
     try:
-        chosen = {item.op: backends.choose(item.op, device.type, args.backend) for item in todo}
+        chosen = {item.op: backends.choose(item.op, device, args.backend) for item in todo}
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 2

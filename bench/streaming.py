@@ -234,7 +234,7 @@ def record(
         "layout": "channels_last",
         "device": env["device"],
         "dtype": args.dtype,
-        "backend": backends.choose("crop_resize", args.device.type, args.backend),
+        "backend": backends.choose("crop_resize", args.device, args.backend),
         "threads": env["threads"],
         "input": f"{args.folder.name}, decoded" if args.folder else "synthetic" if args.synthetic else args.video,
         "batch_size": args.batch_size,

@@ -83,7 +83,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args.max_seconds = MAX_SECONDS[args.device.type] if args.max_seconds is None else args.max_seconds
     args.engine = list(engines.NAMES) if "all" in args.engine else list(dict.fromkeys(args.engine))
     try:
-        backends.choose("crop_resize", args.device.type, args.backend)
+        backends.choose("crop_resize", args.device, args.backend)
         default = ["all"] if args.table else models.DEFAULT_CASES[args.device.type]
         args.configs = models.select(args.configs or default, args.exit_ratio, args.table)
         args.clips = models.clips_from(None if args.synthetic else args.video)
@@ -167,7 +167,7 @@ def measure(
     shared = {
         "device": env["device"],
         "dtype": args.dtype,
-        "backend": backends.choose("crop_resize", device.type, args.backend),
+        "backend": backends.choose("crop_resize", device, args.backend),
         "threads": env["threads"],
         "input": "synthetic" if args.synthetic else Path(args.video).name,
         "env": env | rates._asdict(),

@@ -95,7 +95,7 @@ def record(
         "layout": "channels_last" if way == OURS else "contiguous",
         "device": env["device"],
         "dtype": "float32",
-        "backend": backends.choose("crop_resize", args.device.type, args.backend) if way == OURS else "torch",
+        "backend": backends.choose("crop_resize", args.device, args.backend) if way == OURS else "torch",
         "threads": env["threads"],
         "input": "synthetic" if args.synthetic else args.video,
         "batch_size": args.batch_size,

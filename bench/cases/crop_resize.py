@@ -109,7 +109,7 @@ class Crop:
         forwards = {OURS: lambda: self.ours(data)}
         forwards |= {name: functools.partial(self.unfused, data, crop) for name, crop in crops.items()}
         calls = {name: self.passes(forward, data) for name, forward in forwards.items()}
-        if self.has_simple_kernel and backends.choose(self.op, device.type, None) == "cuda":
+        if self.has_simple_kernel and backends.choose(self.op, device, None) == "cuda":
             calls["simple kernel"] = by_simple_kernel(calls[OURS])
         return Prepared(calls, self.bytes(data))
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
 
 import adafocus_ops
 from adafocus_ops import crop_resize
@@ -72,6 +73,23 @@ def test_long_frames(shape, backend, device):
         for name in (backend, "reference")
     ]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+
+
+def test_a_compiled_call_has_no_constants_of_the_host(backend, device):
+    """Which a GPU would wait for in every call, and which no CUDA graph may hold."""
+    graphs = []
+
+    def keep(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def crop(frames, boxes):
+        return crop_resize(frames, boxes, 4, mean=[0.1, 0.2, 0.3], std=0.5, backend=backend)
+
+    frames, boxes = torch.rand(2, 3, 9, 9, device=device), torch.tensor([[4.0, 4.0, 6.0, 5.0]] * 2, device=device)
+    compiled = torch.compile(crop, fullgraph=True, backend=aot_autograd(fw_compiler=keep))
+    torch.testing.assert_close(compiled(frames, boxes), crop(frames, boxes), rtol=0, atol=0)
+    assert "get_attr" not in {node.op for graph in graphs for node in graph.graph.nodes}
 
 
 def test_dynamic_sizes_compile_once(backend, device):
