@@ -51,7 +51,9 @@ def why_no_code_for(capability: tuple[int, int], torch_cuda: str, built: str) ->
     """
     toolkit, _, architectures = built.partition(", ")
     if toolkit.partition(".")[0] != torch_cuda.partition(".")[0]:
-        return f"the extension was built with CUDA {toolkit}, and this torch has CUDA {torch_cuda}: build it with this one"
+        return (
+            f"the extension was built with CUDA {toolkit}, and this torch has CUDA {torch_cuda}: build it with this one"
+        )
     for kind, digits in re.findall(r"(sm|compute)_(\d+)", architectures):
         code = int(digits[:-1]), int(digits[-1])
         if code <= capability and (kind == "compute" or code[0] == capability[0]):

@@ -34,9 +34,6 @@ NO_GPU = "there is no GPU that torch can use"
 def parts(gpu: bool) -> list[Part]:
     """All parts, in their order."""
     python, bench = sys.executable, str(ROOT / "bench")
-    # The harness that runs the CUDA kernels on the host is slow, and proves nothing beside a GPU.
-    on_gpu = ["--require-backend=cuda", "--require-backend=triton", "-k", "not cuda-host"]
-    conformance = [*PYTEST, "tests/ops", *(on_gpu if gpu else ["--require-backend=cpu"])]
     timing = None if gpu else f"{NO_GPU}, and it is what would be timed"
     return [
         Part(
@@ -52,8 +49,8 @@ def parts(gpu: bool) -> list[Part]:
             missing=timing,
         ),
         Part("cuda-report", 5, [[python, f"{bench}/cuda_report.py", f"--json={LOGS}/cuda-report.json"]], cannot=2),
-        Part("conformance", 30, [conformance]),
-        sanitizer(gpu),
+        *conformance(gpu),
+        *sanitizers(gpu),
         Part("ops", 20, [[python, f"{bench}/ops.py"], [python, f"{bench}/ops.py", "--scaling"]], missing=timing),
         Part(
             "throughput", 15, [[python, f"{bench}/throughput.py", "--max-seconds=60", *clip_options()]], missing=timing
@@ -74,18 +71,47 @@ SIDE_BY_SIDE = (["published", "eager", "engine"], ["engine", "compile"])
 STREAMS = ["--dtype=float16", "--videos=1024", "--runs=3"]
 
 
-def sanitizer(gpu: bool) -> Part:
-    """A few small tests of the CUDA kernels, their memory accesses watched."""
+def conformance(gpu: bool) -> list[Part]:
+    """The suite of the ops: the CUDA kernels first, which are done in a minute, then Triton's, which each process of
+    the test run compiles its share of."""
+    tests = [*PYTEST, "tests/ops", "--numprocesses=auto", "--dist=worksteal"]
+    if not gpu:
+        return [Part("conformance", 30, [[*tests, "--require-backend=cpu"]])]
+    # The harness that runs the CUDA kernels on the host is slow, and proves nothing beside a GPU.
+    others = [*tests, "--require-backend=cuda", "-k", "not triton and not cuda-host"]
+    return [
+        Part("conformance", 15, [others]),
+        Part("triton", 20, [[*tests, "--require-backend=triton", "-k", "triton"]]),
+    ]
+
+
+def sanitizers(gpu: bool) -> list[Part]:
+    """Every part of every op on small examples, by the kernels that are chosen for these and by those that take any
+    call, watched by one tool after the other."""
     tool = find_sanitizer()
-    tests = [*PYTEST, "tests/ops/test_conformance.py", "-k", SANITIZED]
-    checks = [[tool or "", "--tool", check, "--error-exitcode", "1", *tests] for check in SANITIZER_CHECKS]
     missing = NO_GPU if not gpu else None if tool else "compute-sanitizer is not installed (CUDA toolkit)"
+    tests = [*PYTEST, "tests/ops/test_raw_ops.py", "--require-backend=cuda", "-k", SANITIZED]
+    # Of torch's own kernels, with which the tests prepare and compare, nothing is to be learned.
+    ours = ["--kernel-name", "kns=adafocus", "--error-exitcode", "1"]
     # Without torch's own caching, every tensor ends where its memory ends.
-    return Part("sanitizer", 20, checks, env={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, missing=missing)
+    env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    return [
+        Part(
+            check,
+            6,
+            [
+                [*choice, tool or "", "--tool", check, *ours, *tests]
+                for choice in ([], ["env", "ADAFOCUS_CUDA_KERNEL=any"])
+            ],
+            env=env,
+            missing=missing,
+        )
+        for check in SANITIZER_CHECKS
+    ]
 
 
-SANITIZER_CHECKS = ("memcheck", "racecheck", "initcheck")
-SANITIZED = "the_reference_in_float64 and cuda-crop and (uint8 or float32) and not strided"
+SANITIZER_CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck")
+SANITIZED = "results_lie and contiguous and cuda and not host"
 
 
 def find_sanitizer() -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adafocus_ops import backends
 from bench import cases, gpu, ops, streaming, throughput, training
 from bench.harness import environment, parts
 
@@ -105,7 +106,7 @@ def test_unknown_part_is_an_error(capsys):
     with pytest.raises(SystemExit):
         gpu.main(["--parts", "build,nothing"])
     assert (
-        "there is no nothing; the parts are build, engine, cuda-report, conformance, sanitizer"
+        "there is no nothing; the parts are build, engine, cuda-report, conformance, triton, memcheck"
         in capsys.readouterr().err
     )
 
@@ -115,26 +116,30 @@ def test_what_runs_with_and_without_a_gpu(monkeypatch):
     with_gpu, without = ({part.name: part for part in gpu.parts(has_gpu)} for has_gpu in (True, False))
     assert [name for name, part in with_gpu.items() if part.missing] == []
     assert [name for name, part in without.items() if part.missing] == [
-        *("engine", "sanitizer", "ops", "throughput", "streaming", "training")
+        *("engine", *gpu.SANITIZER_CHECKS, "ops", "throughput", "streaming", "training")
     ]
-    assert "--require-backend=cuda" in with_gpu["conformance"].commands[0]
-    assert "--require-backend=triton" in with_gpu["conformance"].commands[0]
+    for part, backend in {"conformance": "cuda", "triton": "triton"}.items():
+        assert f"--require-backend={backend}" in with_gpu[part].commands[0]
     assert with_gpu["build"].env == {"ADAFOCUS_CUDA": "1"}
-    tools = [command[1:3] for command in with_gpu["sanitizer"].commands]
-    assert tools == [["--tool", check] for check in ("memcheck", "racecheck", "initcheck")]
+    for check in gpu.SANITIZER_CHECKS:
+        plain, any_call = with_gpu[check].commands
+        assert plain[:3] == ["/somewhere/compute-sanitizer", "--tool", check]
+        assert any_call == ["env", "ADAFOCUS_CUDA_KERNEL=any", *plain]
+        assert "--require-backend=cuda" in plain  # else a run that skips everything would pass
     monkeypatch.setattr(gpu, "find_sanitizer", lambda: None)
-    assert "not installed" in next(part.missing for part in gpu.parts(gpu=True) if part.name == "sanitizer")
+    reasons = [part.missing for part in gpu.parts(gpu=True) if part.name in gpu.SANITIZER_CHECKS]
+    assert len(reasons) == 4
+    assert all("not installed" in reason for reason in reasons)
 
 
-def test_sanitized_tests_exist():
-    """The expression selects both ops, with and without gradients, and nothing but the CUDA kernels."""
-    command = [*gpu.PYTEST, "tests/ops/test_conformance.py", "--collect-only", "-k", gpu.SANITIZED]
+def test_sanitized_tests_are_of_every_op():
+    """The expression selects all ops, whose parts the test runs each of, and nothing but the CUDA kernels."""
+    command = [*gpu.PYTEST, "tests/ops/test_raw_ops.py", "--collect-only", "-k", gpu.SANITIZED]
     outcome = parts.run_part(part(command), 120)
     assert outcome.result == "passed", outcome
-    names = re.findall(r"::test_(\S+)", (parts.LOGS / "made-up.log").read_text())
-    found = [re.match(r"(forward|gradients)_\w+\[cuda-(crop_resize|crop_mean)-", name) for name in names]
-    assert all(found), names
-    assert len({match.groups() for match in found}) == 4
+    names = re.findall(r"::test_(\S+)\[(\w+-\w+)-", (parts.LOGS / "made-up.log").read_text())
+    assert {test for test, _ in names} == {"results_lie_as_the_fake_kernel_says"}
+    assert {found for _, found in names} == {f"cuda-{op}" for op in backends.ops()}
 
 
 def test_commands_of_the_open_checks_exist():
