@@ -200,7 +200,7 @@ def requested() -> str | None:
 
 
 def choose(op: str, device: torch.device | str, explicit: str | None) -> str:
-    """Name of the backend that runs `op` on tensors of a device; under torch.compile the choice is made once, when compiling.
+    """Name of the backend that runs `op` on tensors of a device; torch.compile chooses once, when it compiles.
 
     Raises:
         RuntimeError: the backend asked for cannot run; the message says why.

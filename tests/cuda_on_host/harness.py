@@ -108,7 +108,7 @@ class Harness:
         except EOFError:
             worker.wait()
             self._report.seek(0)
-            report = "\n".join(line[:LINE] for line in self._report.read().splitlines())
+            report = shortened(self._report.read())
             self.close()
             return f"the process ended with {worker.returncode}\n{report}", [], []
 
@@ -134,6 +134,11 @@ class Harness:
                 env=os.environ | OPTIONS | {"LD_PRELOAD": preload},
             )
         return self._worker
+
+
+def shortened(report: str) -> str:
+    """The beginnings of a report's lines, with paths from this checkout's root on: however long its own is."""
+    return "\n".join(line.replace(f"{build.ROOT}/", "")[:LINE] for line in report.splitlines())
 
 
 def memory(tensor: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from adafocus_ops import backends
 from adafocus_ops.examples import EXAMPLES
 from conftest import require_backend
 from cuda_on_host.backend import LAUNCHERS, NAME, HostOp
+from cuda_on_host import build
 from cuda_on_host.build import CSRC
-from cuda_on_host.harness import Harness, KernelError
+from cuda_on_host.harness import Harness, KernelError, shortened
 
 
 @pytest.fixture(autouse=True)
@@ -201,6 +202,12 @@ def test_the_order_of_threads_and_blocks_follows_the_seed():
     harness.close()
     assert order(3) == orders[3]
     harness.close()
+
+
+def test_places_in_reports_do_not_depend_on_where_the_checkout_lies(monkeypatch):
+    monkeypatch.setattr(build, "ROOT", Path("/a/long/way") / ("down" * 60))
+    line = f"    #0 0x7f in adafocus::copy_rows(int) {build.ROOT}/csrc/cuda/copy_rows.cuh:42"
+    assert shortened(f"{line}\n{'x' * 500}") == f"{line.replace(f'{build.ROOT}/', '')}\n{'x' * 180}"
 
 
 def test_instructions(selftest):
