@@ -32,7 +32,7 @@ def test_explicit_beats_context_beats_environment_beats_best(monkeypatch):
         ((8, 6), "13.2", "13.0, sm_90", "build it with ADAFOCUS_CUDA_ARCHS=8.6"),
         ((8, 6), "13.2", "13.0, sm_90 compute_90", "compute capability 8.6"),
         ((10, 0), "13.2", "13.0, sm_90", "compute capability 10.0"),
-        ((8, 6), "12.8", "13.0, sm_86", "built with CUDA 13.0, this torch with CUDA 12.8"),
+        ((8, 6), "12.8", "13.0, sm_86", "built with CUDA 13.0, and this torch has CUDA 12.8"),
     ],
 )
 def test_cuda_kernels_run_on_gpus_that_they_were_built_for(capability, torch_cuda, built, reason):

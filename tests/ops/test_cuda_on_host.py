@@ -13,8 +13,8 @@ from torch import Tensor
 from adafocus_ops import backends
 from adafocus_ops.examples import EXAMPLES
 from conftest import require_backend
-from cuda_on_host.backend import LAUNCHERS, NAME, HostOp
 from cuda_on_host import build
+from cuda_on_host.backend import LAUNCHERS, NAME, HostOp
 from cuda_on_host.build import CSRC
 from cuda_on_host.harness import Harness, KernelError, shortened
 
