@@ -25,7 +25,7 @@ export ADAFOCUS_CUDA_ARCHS
 
 SOURCES := setup.py $(shell find csrc -type f)
 
-.PHONY: all build test throughput ops-bench cuda-report gpu lint format sanitize slow soak mutants clean
+.PHONY: all build test throughput ops-bench cuda-report gpu lint format sanitize slow soak races mutants clean
 all: build
 
 # Dependencies and the Python of both packages, once for each pyproject.toml.
@@ -60,6 +60,10 @@ slow: build
 
 soak: build
 	$(PY) -m pytest -m slow tests/engine/test_soak.py $(ARGS)
+
+# The conformance suite on the CUDA kernels' source, which tells of every access: what no barrier orders is an error.
+races: build
+	ADAFOCUS_CUDA_HOST_RACES=1 $(PY) -m pytest tests/ops -k cuda-host --numprocesses auto --dist worksteal $(ARGS)
 
 mutants: build
 	$(PY) -m pip install --quiet cosmic-ray

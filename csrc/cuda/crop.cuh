@@ -149,8 +149,7 @@ AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
     }
     if (mine) found[before + __popc(in_warp & ((1u << lane) - 1))] = thread;
     __syncthreads();
-    for (int b = 0; b < total; ++b) f(start + found[b]);
-    __syncthreads();  // all have read the list that the next round overwrites
+    for (int b = 0; b < total; ++b) f(start + found[b]);  // the next round's vote waits for all of them
   }
 }
 

@@ -108,9 +108,8 @@ __launch_bounds__(kThreads, 4) AF_KERNEL
           pixel.put(value);
         }
       });
-      out.write();
+      out.write();  // which waits until the strip has been read; the next strip waits until the output has
     });
-    __syncthreads();  // the strip and its output are read before the next one overwrites them
   }
 }
 

@@ -16,7 +16,12 @@
 #else
 #include "cuda_on_host.h"
 #define AF_KERNEL void
+#if defined(CUDA_ON_HOST_RACES)
+#define AF_DEVICE \
+  inline __attribute__((always_inline))  // none that was compiled without the detector's calls
+#else
 #define AF_DEVICE inline
+#endif
 #define AF_SHARED(type, name, count) CUDA_ON_HOST_SHARED(type, name, count)
 #endif
 

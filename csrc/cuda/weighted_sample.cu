@@ -65,13 +65,14 @@ class Keys {
  public:
   AF_DEVICE Keys(const WeightedSample& p, int64_t b, int64_t draw)
       : weights_(p.weights), b_(b), seed_(*p.random.seed), row_(p.random.row(b)), draw_(uint32_t(draw)) {
-    AF_SHARED(W, of_warp, kSortThreads / kWarp);  // [warps], each warp writes its own, all threads read
+    AF_SHARED(W, of_warp, kSortThreads / kWarp);  // [warps], each warp's first lane writes, all threads read
     W largest = 0;
     for (int64_t t = thread_index(); t < weights_.columns; t += kSortThreads) {
       largest = max_of(largest, clean_weight(weight(t)));
     }
     __syncthreads();  // the last sample's have been read
-    of_warp[threadIdx.y] = warp_max(largest);
+    largest = warp_max(largest);
+    if (threadIdx.x == 0) of_warp[threadIdx.y] = largest;
     __syncthreads();
     largest = 0;
     for (int warp = 0; warp < kSortThreads / kWarp; ++warp) largest = max_of(largest, of_warp[warp]);

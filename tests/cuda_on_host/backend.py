@@ -1,5 +1,6 @@
 """The backend "cuda-host": the source of the CUDA kernels, run on the host for CPU tensors."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,12 @@ class HostOp:
 
     Args:
         edits: files of csrc/cuda and texts to compile in place of theirs.
+        races: look for races, which are errors then.
     """
 
-    def __init__(self, op: str, edits: Mapping[Path, str] | None = None):
+    def __init__(self, op: str, edits: Mapping[Path, str] | None = None, races: bool = False):
         self.op = op
-        self.harness = Harness(op, edits)
+        self.harness = Harness(op, edits, races)
 
     def kernel(self, part: str) -> Callable:
         names = backends.kernel(self.op, part, "cpu").names
@@ -92,7 +94,8 @@ class HostOp:
 
 
 def install() -> None:
-    """Adds the backend."""
-    ops = {op: HostOp(op) for op in LAUNCHERS}
+    """Adds the backend; with ADAFOCUS_CUDA_HOST_RACES=1 it looks for races."""
+    races = os.environ.get("ADAFOCUS_CUDA_HOST_RACES") == "1"
+    ops = {op: HostOp(op, races=races) for op in LAUNCHERS}
     kernels = {op: {part: host.kernel(part) for part in LAUNCHERS[op]} for op, host in ops.items()}
     backends.extend(NAME, "cpu", kernels, build.why_not())

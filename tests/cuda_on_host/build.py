@@ -29,7 +29,11 @@ FLAGS = ["-std=c++17", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unk
 FLAGS += ["-fno-strict-aliasing", "-ffp-contract=off", "-fcf-protection=none", "-fno-omit-frame-pointer"]
 SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 
+# For the race detector, whose functions stand for the sanitizer's runtime.
+RACES = ["-fsanitize=thread", "-DCUDA_ON_HOST_RACES"]
+
 EXECUTION = (HERE / "cuda_on_host.cpp", HERE / "fibers.cpp")
+DETECTOR = HERE / "races.cpp"
 MODULE = HERE / "module.cpp"
 
 
@@ -59,11 +63,12 @@ def why_not() -> str | None:
     return None
 
 
-def module(op: str, edits: Mapping[Path, str]) -> Path:
+def module(op: str, edits: Mapping[Path, str], races: bool = False) -> Path:
     """The module of an op, compiled if it is not there yet.
 
     Args:
         edits: files of csrc/cuda and the texts that the kernels are compiled with in place of theirs.
+        races: with the race detector in the place of the sanitizers.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
@@ -71,18 +76,18 @@ def module(op: str, edits: Mapping[Path, str]) -> Path:
         _prune()
         overlay = _overlay(edits)
         with ThreadPoolExecutor(JOBS) as pool:
-            compiled = pool.map(lambda source: _object(source, edits, overlay), [*sources(op), MODULE, *EXECUTION])
-            objects = [str(path) for path in compiled]
-        return _made(CACHE / f"{op}-{_hash(*objects)}.so", ["-shared", *SANITIZERS, *objects])
+            parts = [*sources(op), MODULE, *EXECUTION, *([DETECTOR] if races else [])]
+            objects = [str(path) for path in pool.map(lambda source: _object(source, edits, overlay, races), parts)]
+        return _made(CACHE / f"{op}-{_hash(*objects)}.so", ["-shared", *([] if races else SANITIZERS), *objects])
 
 
-def _object(source: Path, edits: Mapping[Path, str], overlay: Path) -> Path:
+def _object(source: Path, edits: Mapping[Path, str], overlay: Path, races: bool) -> Path:
     folders, includes, versions = [CSRC / "include", HERE], [CSRC, CSRC / "include", HERE], [_compiler_version()]
     if source.suffix == ".cu":
-        flags = [*FLAGS, "-O1", *SANITIZERS]
+        flags = [*FLAGS, "-O1", *(RACES if races else SANITIZERS)]
         folders.append(CSRC / "cuda")
-    elif source in EXECUTION:
-        flags = [*FLAGS, "-O2"]
+    elif source in (*EXECUTION, DETECTOR):
+        flags = [*FLAGS, "-O2", *(RACES[1:] if races else [])]
         folders.append(CSRC / "cuda")
     else:
         import pybind11

@@ -15,6 +15,7 @@
 
 #include "cuda/launch.h"
 #include "fibers.h"
+#include "races.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -36,8 +37,6 @@ unsigned random_below(size_t count) {
 
 // ---------------------------------------------------------------------------------------------------
 // Blocks
-
-constexpr unsigned kWarp = 32;
 
 enum class State { kReady, kInBlockBarrier, kInWarpOperation, kEnded };
 
@@ -63,12 +62,14 @@ struct Thread {
 // Lanes, a bit for each.
 struct Warp {
   uint32_t alive = 0, waiting = 0;  // waiting: in a warp operation
+  uint32_t barriers = 0;            // that its lanes have passed
 };
 
 class Block {
  public:
   Block(dim3 size, size_t dynamic_bytes, unsigned char* dynamic_shared, const std::function<void()>& kernel)
       : dynamic_shared_(dynamic_shared),
+        dynamic_bytes_(dynamic_bytes),
         shared_bytes_(dynamic_bytes),
         // A launch that does not ask for more has the default, static arrays included.
         shared_limit_(dynamic_bytes > adafocus::kDefaultShared - adafocus::kStaticShared
@@ -103,6 +104,7 @@ class Block {
 
   Thread& current() { return *current_; }
   unsigned char* dynamic_shared() const { return dynamic_shared_; }
+  races::Now now(const void* data) const;
   const std::string& error() const { return error_; }
 
  private:
@@ -121,7 +123,9 @@ class Block {
   unsigned alive_, at_barrier_ = 0, votes_ = 0;
   const Thread* first_at_barrier_ = nullptr;
   unsigned char* dynamic_shared_;
-  size_t shared_bytes_, shared_limit_;
+  size_t dynamic_bytes_, shared_bytes_, shared_limit_;
+  std::map<const unsigned char*, size_t> static_arrays_;  // of shared memory, that threads have come by
+  uint32_t barriers_ = 0;
   const std::function<void()>& kernel_;
   uint64_t serial_;
   std::string error_;
@@ -238,6 +242,8 @@ void Block::release_barrier() {
   }
   at_barrier_ = votes_ = 0;
   first_at_barrier_ = nullptr;
+  ++barriers_;
+  if constexpr (races::kOn) races::note_barrier(serial_);
 }
 
 Exchange Block::sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source) {
@@ -283,6 +289,7 @@ void Block::release_warp(const Thread& last, Warp& warp) {
     ready_.push_back(&thread);
   }
   warp.waiting &= ~last.mask;
+  warp.barriers += strcmp(last.call.name, "__syncwarp") == 0;
 }
 
 // Places where all threads are, in words.
@@ -306,8 +313,25 @@ void Block::enter_shared(void* data, size_t bytes, uint64_t& last_block) {
   if (last_block == serial_) return;
   last_block = serial_;
   memset(data, 0xff, bytes);
+  static_arrays_[static_cast<const unsigned char*>(data)] = bytes;
   shared_bytes_ += bytes;
   if (shared_bytes_ > shared_limit_) fail(format("the block has %zu bytes of shared memory", shared_bytes_));
+}
+
+races::Now Block::now(const void* data) const {
+  const auto within = [data](const void* start, size_t bytes) {
+    return uintptr_t(data) - uintptr_t(start) < bytes;
+  };
+  races::Memory memory = races::Memory::kGlobal;
+  auto after = static_arrays_.upper_bound(static_cast<const unsigned char*>(data));
+  if (within(current_->fiber->stack, current_->fiber->stack_bytes)) {
+    memory = races::Memory::kOwn;
+  } else if (within(dynamic_shared_, dynamic_bytes_)) {
+    memory = races::Memory::kShared;
+  } else if (after != static_arrays_.begin() && (--after, within(after->first, after->second))) {
+    memory = races::Memory::kShared;
+  }
+  return {memory, serial_, current_->index, barriers_, warps_[current_->index / kWarp].barriers};
 }
 
 // Completes AddressSanitizer's report.
@@ -361,12 +385,18 @@ std::vector<std::string> launched() {
   return names;
 }
 
+std::vector<std::string> found_races() {
+  if constexpr (races::kOn) return races::take();
+  return {};
+}
+
 const char* run(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes,
                 const std::function<void()>& thread) {
   __sanitizer_set_death_callback(print_thread);
   if (const char* reason = why_not(grid, size, shared_bytes)) return reason;
   kernels.push_back(kernel);
   static std::string error;
+  if constexpr (races::kOn) races::begin_launch();
   gridDim = grid;
   blockDim = size;
   // Memory of exactly the size asked for, so that an access past it is found.
@@ -407,6 +437,7 @@ void copy_async(void* shared, const void* global, size_t bytes) {
 void copy_async_wait_all() {
   std::vector<Copy>& copies = block->current().copies;
   for (const Copy& copy : copies) {
+    if constexpr (races::kOn) races::note_write(copy.to, copy.bytes.size(), __builtin_return_address(0));
     __asan_unpoison_memory_region(copy.to, copy.bytes.size());
     memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
   }
@@ -420,5 +451,13 @@ void fail(const char* text, ...) {
   va_end(arguments);
   block->fail(message);
 }
+
+races::Now races::now_of(const void* data) { return block ? block->now(data) : Now{Memory::kOwn}; }
+
+#ifdef CUDA_ON_HOST_RACES
+void fence() { races::note_fence(); }
+
+void atomic_access(unsigned* at) { races::note_atomic(at, sizeof(*at), __builtin_return_address(0)); }
+#endif
 
 }  // namespace cuda_on_host

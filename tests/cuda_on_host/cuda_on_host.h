@@ -13,7 +13,8 @@
 //   - the GPU would refuse its grid, block or shared memory.
 // A mistake that the sanitizers find, such as an access past the end of an array in global or shared memory,
 // ends the process. Not modelled: two threads that run at the same time between barriers, memory order
-// between blocks, how many registers a kernel takes, and time.
+// between blocks, how many registers a kernel takes, and time; what the first two can spoil, the race detector
+// (races.h) finds, which takes the place of the sanitizers where it is asked for.
 //
 // This header gives the kernels the names that nvcc would; the rest is in cuda_on_host.cpp and fibers.cpp.
 #pragma once
@@ -51,6 +52,9 @@ void begin_call(uint64_t seed);
 
 // Names of the kernels that have been launched since the call began, as the debugger knows them.
 std::vector<std::string> launched();
+
+// Races since the call began, where the kernels were compiled to find them (races.h).
+std::vector<std::string> found_races();
 
 // Launches a kernel: `thread` is called once for each thread, and runs the function at `kernel`. Returns an
 // error's text, or null.
@@ -221,9 +225,23 @@ unsigned __reduce_add_sync(unsigned mask, T value, CUDA_ON_HOST_WHERE) {
 
 // One thread runs at a time.
 
-inline void __threadfence() {}
+#ifdef CUDA_ON_HOST_RACES
+namespace cuda_on_host {
+void fence();
+void atomic_access(unsigned* at);
+}  // namespace cuda_on_host
+#endif
 
-inline unsigned atomicAdd(unsigned* at, unsigned value) {
+inline void __threadfence() {
+#ifdef CUDA_ON_HOST_RACES
+  cuda_on_host::fence();
+#endif
+}
+
+__attribute__((no_sanitize("thread"))) inline unsigned atomicAdd(unsigned* at, unsigned value) {
+#ifdef CUDA_ON_HOST_RACES
+  cuda_on_host::atomic_access(at);
+#endif
   const unsigned before = *at;
   *at += value;
   return before;

@@ -54,11 +54,11 @@ class Harness:
     """The functions of an op's module, in a worker process that is started when needed.
 
     Args:
-        op, edits: as for build.module, which is called at the first use.
+        op, edits, races: as for build.module, which is called at the first use.
     """
 
-    def __init__(self, op: str, edits: Mapping[Path, str] | None = None):
-        self.op, self.edits = op, edits or {}
+    def __init__(self, op: str, edits: Mapping[Path, str] | None = None, races: bool = False):
+        self.op, self.edits, self.races = op, edits or {}, races
         self.seeds: Iterator[int] = itertools.count(first_seed())
         self._worker: subprocess.Popen | None = None
         self._lock = threading.Lock()
@@ -69,19 +69,19 @@ class Harness:
         ADAFOCUS_CUDA_KERNEL chooses the kernels as it does on a GPU, by its value in this process at the call.
 
         Raises:
-            KernelError: the launch failed, or wrote into an argument, or the process ended; with the message or the
-                sanitizer's report.
+            KernelError: the launch failed, or wrote into an argument, or the process ended, or the detector found a
+                race; with the message or the sanitizer's report.
         """
         outs = (out,) if isinstance(out, Tensor) else out
         packed = [_pack(value) for value in (*outs, *arguments)]
         request = (next(self.seeds), os.environ.get(CHOICE), function, packed)
         with self._lock:
-            error, arrays, names = self._exchange(request)
+            error, arrays, names, races = self._exchange(request)
         for recording in _recordings:
             recording += names
         what = f"{function} with seed {request[0]}"
-        if error:
-            raise KernelError(f"{what}: {error}")
+        if error or races:
+            raise KernelError(f"{what}: {error or shortened(races[0])}")
         sent = [value[BYTES] for value in packed if isinstance(value, tuple)]
         if arrays[len(outs) :] != sent[len(outs) :]:
             raise KernelError(f"{what}: it wrote into an argument")
@@ -102,7 +102,7 @@ class Harness:
             worker.stdin.flush()
         if not select.select([worker.stdout], [], [], TIMEOUT)[0]:
             self.close()
-            return f"no answer within {TIMEOUT} seconds", [], []
+            return f"no answer within {TIMEOUT} seconds", [], [], []
         try:
             return pickle.load(worker.stdout)
         except EOFError:
@@ -110,13 +110,13 @@ class Harness:
             self._report.seek(0)
             report = shortened(self._report.read())
             self.close()
-            return f"the process ended with {worker.returncode}\n{report}", [], []
+            return f"the process ended with {worker.returncode}\n{report}", [], [], []
 
     @functools.cached_property
     def _module(self) -> Path | RuntimeError:
         """The module, or why it could not be compiled: that, too, is found out once."""
         try:
-            return build.module(self.op, self.edits)
+            return build.module(self.op, self.edits, self.races)
         except RuntimeError as error:
             return error
 

@@ -10,5 +10,6 @@ PYBIND11_MODULE(cuda_on_host, module) {
       .def("bytes", &Array::bytes);
   module.def("begin_call", &cuda_on_host::begin_call);
   module.def("launched", &cuda_on_host::launched);
+  module.def("found_races", &cuda_on_host::found_races);
   for (const auto add : cuda_on_host::Bindings::all()) add(module);
 }

@@ -24,6 +24,37 @@ AF_KERNEL reverse_warp(const uint32_t* in, uint32_t* out, int choice) {
   out[threadIdx.x] = words()[threadIdx.x ^ 31];
 }
 
+// Lanes read a neighbour's word and overwrite their own. Choice: 0 with the barrier that it needs between, 1
+// without, 2 with a shuffle, which waits for the lanes but orders nothing.
+AF_KERNEL overwritten(const uint32_t* in, uint32_t* out, int choice) {
+  words()[threadIdx.x] = in[threadIdx.x];
+  __syncthreads();
+  uint32_t found = words()[threadIdx.x ^ 1];
+  if (choice == 0) __syncwarp();
+  if (choice == 2) found += __shfl_xor_sync(kAll, found, 1);
+  words()[threadIdx.x] = 0;
+  out[threadIdx.x] = found;
+}
+
+// The block that comes last to the ticket, out[0], reads what all have written. Choice: 0 rightly, 1 without
+// the barrier before the ticket, 2 without the fence before it, 3 without that after it.
+AF_KERNEL last_block(const uint32_t* in, uint32_t* out, int choice) {
+  AF_SHARED(uint32_t, ticket, 1);
+  const uint32_t own = blockIdx.x * blockDim.x + threadIdx.x, all = gridDim.x * blockDim.x;
+  if (own > 0) out[own] = in[own];
+  if (choice != 1) __syncthreads();
+  if (threadIdx.x == 0) {
+    if (choice != 2) __threadfence();
+    ticket[0] = atomicAdd(&out[0], 1u);
+    if (choice != 3) __threadfence();
+  }
+  __syncthreads();
+  if (ticket[0] != gridDim.x - 1) return;
+  uint32_t sum = 0;
+  for (uint32_t n = threadIdx.x + blockDim.x; n < all; n += blockDim.x) sum += out[n];
+  words()[threadIdx.x] = sum;
+}
+
 // Choice: 0 dynamic shared memory, 1 static.
 AF_KERNEL untouched(const uint32_t*, uint32_t* out, int choice) {
   AF_SHARED(uint32_t, array, 32);
@@ -214,6 +245,7 @@ const SelfTest kSelfTests[] = {
     SELF_TEST(reverse),        SELF_TEST(reverse_warp), SELF_TEST(untouched),    SELF_TEST(some_leave),
     SELF_TEST(votes),          SELF_TEST(reductions),   SELF_TEST(places),       SELF_TEST(shuffles),
     SELF_TEST(shuffled_types), SELF_TEST(half_warp),    SELF_TEST(two_barriers), SELF_TEST(copies),
-    SELF_TEST(stray),          SELF_TEST(order),        SELF_TEST(bits),
+    SELF_TEST(stray),          SELF_TEST(order),        SELF_TEST(bits),         SELF_TEST(overwritten),
+    SELF_TEST(last_block),
 };
 const int kSelfTestCount = sizeof(kSelfTests) / sizeof(kSelfTests[0]);

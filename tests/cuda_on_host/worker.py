@@ -1,8 +1,8 @@
 """The process that runs the kernels, with the sanitizer's runtime loaded before Python.
 
 Called with the path of a compiled module, it reads pickled (seed, choice of kernels, function, arguments) and answers
-each with (error or None, the bytes of the arguments that are arrays, names of the kernels that were launched); a tuple
-stands for an array. The choice is the value of CHOICE in the environment, or None.
+each with (error or None, the bytes of the arguments that are arrays, names of the kernels that were launched, races); a
+tuple stands for an array. The choice is the value of CHOICE in the environment, or None.
 """
 
 import importlib.util
@@ -40,7 +40,7 @@ def main(path: str) -> None:
         except RuntimeError as raised:
             error = str(raised)
         arrays = [value.bytes() for value in values if isinstance(value, module.Array)]
-        pickle.dump((error, arrays, module.launched()), replies)
+        pickle.dump((error, arrays, module.launched(), module.found_races()), replies)
         replies.flush()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import adafocus_ops
-from adafocus_ops import _extension, backends
+from adafocus_ops import backends
 
 
 def test_explicit_beats_context_beats_environment_beats_best(monkeypatch):
@@ -36,7 +36,7 @@ def test_explicit_beats_context_beats_environment_beats_best(monkeypatch):
     ],
 )
 def test_cuda_kernels_run_on_gpus_that_they_were_built_for(capability, torch_cuda, built, reason):
-    found = _extension.why_no_code_for(capability, torch_cuda, built)
+    found = backends._extension.why_no_code_for(capability, torch_cuda, built)
     assert found is None if reason is None else reason in found
 
 
@@ -45,7 +45,7 @@ def test_a_gpu_without_code_gets_the_next_backend(monkeypatch):
     monkeypatch.setattr(backends, "_why_not_triton", lambda device: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(_extension, "build_info", lambda: {"cuda": "13.0, sm_90"})
+    monkeypatch.setattr(backends._extension, "build_info", lambda: {"cuda": "13.0, sm_90"})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6) if device.index == 1 else (9, 0))
     backends.why_not.cache_clear()
     try:

@@ -1,0 +1,178 @@
+"""The race detector: it sees what the order of threads hides, finds nothing in the kernels, and no barrier in them can
+be spared."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from raw_calls import RawCall, raw_calls
+
+from adafocus_ops.examples import EXAMPLES, Example
+from adafocus_ops.examples.tensors import distributions, random_images, smooth_boxes
+from conftest import require_backend
+from cuda_on_host.backend import LAUNCHERS, NAME, HostOp
+from cuda_on_host.build import CSRC
+from cuda_on_host.harness import Harness, KernelError
+from cuda_on_host.worker import CHOICE
+
+
+@pytest.fixture(autouse=True)
+def _needs_the_harness(request):
+    require_backend(request, "crop_resize", NAME, "cpu")
+
+
+# ----------------------------------------------------------------------------------------------------
+# What it sees
+
+
+@pytest.fixture(scope="module")
+def selftest() -> Iterator[Harness]:
+    harness = Harness("selftest", races=True)
+    yield harness
+    harness.close()
+
+
+def run(harness: Harness, kernel: str, choice: int, block: int = 64, grid: int = 1) -> None:
+    words = torch.arange(grid * block, dtype=torch.int32)
+    harness.call(kernel, torch.zeros_like(words), words, grid, block, 4 * block, choice)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "choice", "grid", "message"),
+    [
+        ("reverse", 1, 1, r"race: (read after write|read of what the block has not written) at .*selftest.cu:\d+"),
+        ("reverse_warp", 1, 1, r"race: read .* at .*selftest.cu:\d+"),
+        ("untouched", 0, 1, "race: read of what the block has not written"),
+        ("overwritten", 1, 1, r"race: (read after write|write after read) at .*cu:\d+, the earlier one at .*cu:\d+"),
+        (
+            "overwritten",
+            2,
+            1,
+            "race: (read after write|write after read)",
+        ),  # a shuffle orders nothing
+        ("last_block", 1, 4, "race: read after write"),  # no barrier
+        ("last_block", 2, 4, "race: read after write"),  # no fence before the ticket
+        ("last_block", 3, 4, "race: read after write"),  # nor after it
+    ],
+)
+def test_a_race_shows_in_every_order(selftest, kernel, choice, grid, message):
+    if choice != 0:
+        run(selftest, kernel, 0, grid=grid)
+    for _ in range(5):
+        with pytest.raises(KernelError, match=message):
+            run(selftest, kernel, choice, grid=grid)
+
+
+# ----------------------------------------------------------------------------------------------------
+# The library's kernels
+
+
+def long(op: str) -> Iterator[Example]:
+    """Examples for which every loop of the kernels runs at least twice."""
+    if op == "exit_gate":
+        yield EXAMPLES[op].any_size(5000)
+    if op == "weighted_sample":
+        weights = distributions(2, 9000, torch.float32, "contiguous")
+        yield Example("rounds", (weights, 5000), {"num_samples": 2, "seed": torch.tensor(3)})
+    if op in ("crop_resize", "crop_mean"):
+        index = torch.arange(600) % 2
+        for layout in ("contiguous", "channels_last"):
+            for channels, size in ((3, (40, 37)), (1100, (7, 7))):
+                count = 600 if channels == 3 else 6
+                frames = random_images((2, channels, *size), torch.float32, layout)
+                boxes = smooth_boxes(count, (12, 5), size, seed=1)
+                yield Example(layout, (frames, boxes, (12, 5)), {"frame_index": index[:count]})
+        if op == "crop_resize":
+            frames = random_images((2, 3, 40, 37), torch.uint8, "channels_last")
+            yield Example(
+                "bytes", (frames, smooth_boxes(300, (70, 9), (40, 37), seed=2), (70, 9)), {"frame_index": index[:300]}
+            )
+
+
+def sample(op: str) -> list[Example]:
+    """Of few and of many boxes, items or rows, and of many rounds."""
+    return [*map(EXAMPLES[op].any_size, (5, 300)), *long(op)]
+
+
+def run_call(op: HostOp, call: RawCall) -> None:
+    arguments = {name: value.clone() if name == "out" else value for name, value in call.arguments.items()}
+    op.kernel(call.part)(*arguments.values())
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[dict[str, HostOp]]:
+    """The ops, their kernels watched."""
+    ops = {op: HostOp(op, races=True) for op in LAUNCHERS}
+    yield ops
+    for op in ops.values():
+        op.harness.close()
+
+
+@pytest.mark.parametrize("choice", ["fast", "any"])
+@pytest.mark.parametrize(("op", "part"), [(op, part) for op in LAUNCHERS for part in LAUNCHERS[op]])
+def test_kernels_have_no_races(watched, monkeypatch, op, part, choice):
+    monkeypatch.setenv(CHOICE, choice)
+    for example in sample(op):
+        for call in raw_calls(op, example):
+            if call.part == part:
+                run_call(watched[op], call)
+
+
+# ----------------------------------------------------------------------------------------------------
+# Barriers and fences, each left out in turn
+
+WAITS = re.compile(r"__(syncthreads|syncwarp|threadfence)\(\);")
+# Those whose result is used are replaced by what a thread alone would say.
+VOTES = re.compile(r"__syncthreads_(or|and|count)\(")
+FILES = [path for path in sorted((CSRC / "cuda").iterdir()) if WAITS.search(path.read_text())]
+
+
+def sites() -> Iterator:
+    for path in FILES:
+        text = path.read_text()
+        for pattern in (WAITS, VOTES):
+            for match in pattern.finditer(text):
+                line = text.count("\n", 0, match.start()) + 1
+                if text[: match.start()].rpartition("\n")[2].strip().startswith("//"):
+                    continue
+                alone = ";" if pattern is WAITS else "("
+                edited = text[: match.start()] + alone + text[match.end() :]
+                yield pytest.param(path, edited, id=f"{path.name}-{line}")
+
+
+def ops_of(path: Path) -> list[str]:
+    """The ops whose kernels a file is part of."""
+    users, todo = {path}, [path.name]
+    while todo:
+        name = todo.pop()
+        for other in (CSRC / "cuda").iterdir():
+            if other not in users and f'"cuda/{name}"' in other.read_text():
+                users.add(other)
+                todo.append(other.name)
+    names = {user.stem for user in users if user.suffix == ".cu"}
+    return [op for op in LAUNCHERS if any(name.startswith(op) for name in names)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "edited"), list(sites()))
+def test_without_any_one_barrier_there_is_a_race(monkeypatch, path, edited):
+    for name in ops_of(path):
+        op = HostOp(name, {path: edited}, races=True)
+        examples = [
+            *map(EXAMPLES[name].any_size, (5, 300)),
+            *EXAMPLES[name].small(torch.float32, "contiguous"),
+            *long(name),
+        ]
+        try:
+            for choice in ("fast", "any"):
+                monkeypatch.setenv(CHOICE, choice)
+                for example in examples:
+                    for call in raw_calls(name, example):
+                        run_call(op, call)
+        except KernelError:
+            return
+        finally:
+            op.harness.close()
+    pytest.fail(f"{path.name} does not need it: remove it, or add a call that does")
