@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `bench` and t
 
 from bench.harness.console import print_table, progress, run_program
 from bench.harness.cuobjdump import NUM_DUMPS, NoReportError, find_extension, read_kernels
+from bench.harness.kept_kernels import changes, keep, kept_path
 from bench.harness.kernels import Kernel
 
 COLUMNS = [
@@ -56,6 +57,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--extension", type=Path, help="library to look into (default: the one that is built)")
     parser.add_argument("--kernels", metavar="TEXT", default="", help="only the kernels whose name contains this")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all that is known of each kernel")
+    parser.add_argument(
+        "--keep", action="store_true", help="let these registers be what the tests compare with, in bench/results"
+    )
     return parser.parse_args(arguments)
 
 
@@ -67,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoReportError as reason:
         print(f"no report: {reason}", file=sys.stderr)
         return 2
+    path = kept_path()
+    changed = changes(kernels, json.loads(path.read_text())) if path.exists() else []
+    if args.keep:
+        keep(kernels, path)
     kernels = [kernel for kernel in kernels if args.kernels in kernel.name]
     if args.json:
         args.json.write_text(json.dumps([dataclasses.asdict(kernel) for kernel in kernels], indent=1) + "\n")
@@ -75,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_table(f"sm_{arch}", COLUMNS, lines)
     print("stack: bytes; spills: instructions on local memory; shared: bytes, and the most that a launch adds")
     print("occupancy: at blocks of `threads`, the launch bound; loads, stores, copies: bytes a thread:instructions")
+    if changed:
+        print("since they were kept:", *(line for line in changed if args.kernels in line), sep="\n  ")
     spilling = sum(bool(kernel.stack or kernel.local) for kernel in kernels)
     print(f"{len(kernels)} kernels, {spilling} of them with a stack frame or spills")
     return 0

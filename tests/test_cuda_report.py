@@ -1,6 +1,7 @@
 """The compiler's work on the CUDA kernels, and bench/cuda_report.py, which reports it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from bench import cuda_report
 from bench.harness import cuobjdump
 from bench.harness.cuobjdump import NoReportError
+from bench.harness.kept_kernels import changes, keep, kept_path
 from bench.harness.kernels import LAUNCH_SHARED, LIMITS, Kernel, occupancy
 from made_once import made_once
 
@@ -38,6 +40,34 @@ def name(kernel: Kernel) -> str:
 
 def test_no_kernel_spills_or_has_a_stack_frame(kernels):
     assert not {name(kernel): (kernel.stack, kernel.local) for kernel in kernels if kernel.stack or kernel.local}
+
+
+def test_registers_are_those_that_were_kept(kernels):
+    """More of them leave room for fewer threads: whoever changes a kernel sees it, and says so by keeping the new."""
+    path = kept_path()
+    if not path.exists():
+        pytest.skip(f"there is no {path.name}: another toolkit makes other code")
+    changed = changes(kernels, json.loads(path.read_text()))
+    # Their instructions may change with every line.
+    assert not [line for line in changed if not re.search(r": \d+ -> \d+ instructions$", line)]
+
+
+def test_changes_of_kernels_are_told(tmp_path):
+    def kernel(name: str, registers: int, instructions: int, arch: int = 86) -> Kernel:
+        return Kernel(name, arch, 256, registers, 0, 0, 0, instructions, {})
+
+    path = tmp_path / "kept.json"
+    keep([kernel("a", 30, 100), kernel("b", 31, 90), kernel("c", 8, 7)], path)
+    keep([kernel("a", 40, 100, 90)], path)
+    kept = json.loads(path.read_text())
+    assert kept == {"sm_86": {"a": [30, 100], "b": [31, 90], "c": [8, 7]}, "sm_90": {"a": [40, 100]}}
+    now = [kernel("a", 32, 101), kernel("b", 31, 80), kernel("d", 1, 1), kernel("a", 9, 9, 120)]
+    assert changes(now, kept) == [
+        "sm_86 a: 30 -> 32 registers, 100 -> 101 instructions",
+        "sm_86 b: 90 -> 80 instructions",
+        "sm_86 c: gone",
+        "sm_86 d: new",
+    ]
 
 
 def test_memory_bound_kernels_move_16_bytes_at_a_time(kernels):

@@ -27,6 +27,7 @@ from adafocus_models.networks.policies import fixed_corners
 from adafocus_models.training import Recipe
 from adafocus_models.training.loop import train
 from adafocus_ops.boxes import full_frame
+from report import write_report
 
 RESULTS = Path(__file__).with_name("reinforcement.jsonl")
 EVERY = 2  # frame of a video is looked at
@@ -158,11 +159,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for seed in options.seeds:
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    done = {json.loads(line)["seed"] for line in lines}
+    for seed in (seed for seed in options.seeds if seed not in done):
         result = run(seed)
         with RESULTS.open("a") as file:
             file.write(json.dumps(result) + "\n")
         print(result, flush=True)
+    write_report(RESULTS.parent)
     return 0
 
 

@@ -28,19 +28,24 @@ KINDS = {"place": "Where", "size": "How large", "frames": "When"}
 DYNAMIC = {"nothing": "nothing", "where": "frames_uniform", "when": "size_whole", "where and when": "learned"}
 
 
-def write_report(results: Path, folder: Path) -> None:
-    """Everything that is made of results.jsonl."""
+def write_report(folder: Path) -> None:
+    """Everything that is made of the folder's results."""
     lines: Lines = defaultdict(list)
-    for line in map(json.loads, results.read_text().splitlines()):
+    for line in _lines(folder / "results.jsonl"):
         lines[line["row"]].append(line)
+    tables = {"choices": _choices(lines), "dynamic": _dynamic(lines), "exits": _exits(lines), "looks": _looks(lines)}
+    tables["reinforcement"] = _reinforcement(_lines(folder / "reinforcement.jsonl"))
     readme = folder / "README.md"
     text = readme.read_text()
-    for name, table in {"choices": _choices(lines), "dynamic": _dynamic(lines), "exits": _exits(lines)}.items():
+    for name, table in tables.items():
         text = _between(text, name, table)
-    text = _between(text, "looks", _looks(lines))
     readme.write_text(text)
     _plot_costs(folder / "cost.png", lines)
     _plot_frames(folder / "frames.png", lines)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _between(text: str, name: str, table: str) -> str:
@@ -132,6 +137,15 @@ def _looks(lines: Lines) -> str:
         cells = [_percent([x[name][n] for x in truths]) for n in (0, 1)]
         rows.append([f"focus after 1 / 2 patches with {name}", " / ".join(cells)])
     return _table(["learned policies", "test videos"], rows)
+
+
+def _reinforcement(found: list[dict[str, Any]]) -> str:
+    """AdaFocus by reinforcement, beside random places."""
+    rows = [
+        [where, *(_percent([line[name][what] for line in found]) for what in ("accuracy", "found"))]
+        for name, where in (("learned", "where the policy looks"), ("random", "at random places"))
+    ]
+    return _table(["patches", "accuracy", "of the frames that show the digit, patches with its middle"], rows)
 
 
 # ----------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def main() -> None:
                     file.write(json.dumps(line) + "\n")
                 accuracy = line["test"]["focus"]
                 print(f"{line['row']}, seed {line['seed']}: {accuracy[0]:.3f} {accuracy[1]:.3f}", flush=True)
-    write_report(RESULTS, HERE)
+    write_report(HERE)
     learned = arguments.folder / f"learned_{arguments.seeds[0]}" / "best.safetensors"
     if learned.exists():
         plot_learned(learned, held_out("test", arguments.folder), HERE / "boxes.png")
