@@ -87,6 +87,12 @@ class BoxSort {
   std::unique_ptr<int64_t[]> box_;    // [K], of which the valid ones are set
 };
 
+// Room for the chains of a call's boxes on the GPU that `frames` are on.
+inline Tensor empty_chains(const CropResize& p, const Tensor& frames) {
+  const int64_t places = p.index_type == IndexType::kNone ? 0 : p.frames.count + p.num_boxes();
+  return torch::stable::empty({places}, ScalarType::Int, std::nullopt, frames.device());
+}
+
 // Calls f(boxes, begin, end) for ranges of the tasks of the gradient of the frames, in threads.
 template <class F>
 void parallel_over_frame_tasks(const CropResize& p, const F& f) {

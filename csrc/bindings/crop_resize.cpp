@@ -38,7 +38,10 @@ struct Cuda {
     launch_on_device_of(d_boxes, [&](void* stream) { return crop_resize_bwd_boxes_cuda(p, out, stream); });
   }
   static void bwd_frames(const CropResize& p, const Tensor& d_frames) {
-    launch_on_device_of(d_frames, [&](void* stream) { return crop_resize_bwd_frames_cuda(p, stream); });
+    const Tensor chains = empty_chains(p, d_frames);
+    int32_t* const links = static_cast<int32_t*>(chains.mutable_data_ptr());
+    launch_on_device_of(d_frames,
+                        [&](void* stream) { return crop_resize_bwd_frames_cuda(p, links, stream); });
   }
 };
 #endif

@@ -123,36 +123,6 @@ AF_DEVICE void store_frame_gradient(const CropResize& p, int64_t frame, const It
   });
 }
 
-// Calls f(k) in all threads of the block for each valid box of frame n, in the order of the boxes. Every
-// block looks through the whole frame_index, which the second-level cache holds: no sorted copy of it has to
-// be made first.
-template <class C, class F>
-AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
-  if (p.index_type == IndexType::kNone) {
-    if (n < p.num_boxes() && p.valid<C>(n)) f(n);
-    return;
-  }
-  AF_SHARED(int, found, kThreads);        // [boxes of the round], their threads write, all threads read
-  AF_SHARED(int, count_of_warp, kWarps);  // [kWarps], each warp's first lane writes, all threads read
-  const int thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
-  for (int64_t start = 0; start < p.num_boxes(); start += kThreads) {
-    const int64_t k = start + thread;
-    const bool mine = k < p.num_boxes() && p.frame_of(k) == n && p.box<C>(k).finite();
-    if (!__syncthreads_or(mine)) continue;
-    const unsigned in_warp = __ballot_sync(kAllLanes, mine);
-    if (lane == 0) count_of_warp[warp] = __popc(in_warp);
-    __syncthreads();
-    int before = 0, total = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      if (w < warp) before += count_of_warp[w];
-      total += count_of_warp[w];
-    }
-    if (mine) found[before + __popc(in_warp & ((1u << lane) - 1))] = thread;
-    __syncthreads();
-    for (int b = 0; b < total; ++b) f(start + found[b]);  // the next round's vote waits for all of them
-  }
-}
-
 // True for images that are dense in one of the two layouts, as those that the library allocates are; a stride
 // that nothing steps by may be any.
 inline bool is_dense(const ImageBatch& images) {

@@ -1,5 +1,6 @@
 // crop_mean on CUDA: a pool of each box's pixels with the weights w_y[r] w_x[s].
 #include "adafocus/crop_mean.h"
+#include "cuda/box_chains.cuh"
 #include "cuda/crop.cuh"
 
 namespace adafocus {
@@ -254,9 +255,10 @@ const char* crop_mean_bwd_boxes_cuda(const CropMean& p, void* d_boxes, void* str
                        [&](auto tag) { return bwd_boxes<typename decltype(tag)::type>(p, d_boxes, stream); });
 }
 
-const char* crop_mean_bwd_frames_cuda(const CropMean& p, void* stream) {
+const char* crop_mean_bwd_frames_cuda(CropMean p, int32_t* chains, void* stream) {
   if (p.crop.frames.count == 0) return nullptr;
   if (const char* why = why_not_launched(p.crop)) return why;
+  if (const char* why = chain_boxes(p.crop, chains, stream)) return why;
   return visit_compute(p.crop.double_precision,
                        [&](auto tag) { return bwd_frames<typename decltype(tag)::type>(p, stream); });
 }

@@ -29,6 +29,7 @@
 //
 // ADAFOCUS_CUDA_KERNEL=any in the environment takes _any where another kernel would run (kernel_choice.h): it
 // is the oracle of the others in tests, and a row beside them in benchmarks.
+#include "cuda/box_chains.cuh"
 #include "cuda/crop.cuh"
 #include "cuda/crop_resize_kernels.h"
 #include "cuda/kernel_choice.h"
@@ -51,9 +52,10 @@ const char* crop_resize_bwd_boxes_cuda(const CropResize& p, void* d_boxes, void*
       [&] { return crop_resize_bwd_boxes_any(p, d_boxes, stream); });
 }
 
-const char* crop_resize_bwd_frames_cuda(const CropResize& p, void* stream) {
+const char* crop_resize_bwd_frames_cuda(CropResize p, int32_t* chains, void* stream) {
   if (p.frames.count == 0) return nullptr;
   if (const char* why = why_not_launched(p)) return why;
+  if (const char* why = chain_boxes(p, chains, stream)) return why;
   return launch_fast_or_any(
       can_tile_bwd_frames(p), [&] { return crop_resize_bwd_frames_tiled(p, stream); },
       [&] { return crop_resize_bwd_frames_any(p, stream); });

@@ -2,6 +2,8 @@
 // checks for its callers is not checked here.
 #pragma once
 
+#include <vector>
+
 #include "adafocus/crop_resize.h"
 #include "views.h"
 
@@ -22,6 +24,11 @@ inline CropResize parameters(const ImageBatch& frames, const Array& boxes, const
   if (affine) p.affine = affine->data();
   if (frames.count * frames.channels * frames.height * frames.width == 0) p.frames.count = 0;
   return p;
+}
+
+// Room for the chains of a call's boxes, of exactly that size.
+inline std::vector<int32_t> room_for_chains(const CropResize& p) {
+  return std::vector<int32_t>(p.frames.count + p.num_boxes(), 77);
 }
 
 }  // namespace adafocus

@@ -33,7 +33,8 @@ void crop_mean_bwd_frames(const Array& d_frames, const Array& grad, const Array&
                           const Array* frame_index, const Array* affine, int64_t out_h, int64_t out_w,
                           const std::string& padding) {
   const CropResize crop = parameters(images(d_frames), boxes, frame_index, affine, padding);
-  raise_if(crop_mean_bwd_frames_cuda(mean_parameters(crop, grad, out_h, out_w), nullptr));
+  const CropMean p = mean_parameters(crop, grad, out_h, out_w);
+  raise_if(crop_mean_bwd_frames_cuda(p, room_for_chains(p.crop).data(), nullptr));
 }
 
 const cuda_on_host::Bindings bindings([](pybind11::module_& module) {

@@ -14,6 +14,7 @@ from cuda_on_host.backend import NAME
 from cuda_on_host.harness import KernelError, launches
 
 CHOICE = "ADAFOCUS_CUDA_KERNEL"
+CHAINS = "box_chains_kernel"
 LAYOUTS = ("contiguous", "channels_last")
 SMALL_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -29,14 +30,19 @@ def fast_and_any(monkeypatch, call: Callable[[], list[Tensor]], fast: str, simpl
     names."""
     with launches() as names:
         quick = call()
-    assert names, "nothing was launched"
-    assert all(fast in name for name in names), names
+    assert_launched(names, fast)
     monkeypatch.setenv(CHOICE, "any")
     with launches() as names:
         slow = call()
-    assert len(names) > 0, "nothing was launched"
-    assert all(simple in name for name in names), names
+    assert_launched(names, simple)
     return list(zip(quick, slow, strict=True))
+
+
+def assert_launched(names: list[str], part: str) -> None:
+    """Kernels that have this in their names, beside the one that finds each frame's boxes."""
+    chosen = [name for name in names if CHAINS not in name]
+    assert chosen, "nothing was launched"
+    assert all(part in name for name in chosen), names
 
 
 def assert_close(pairs: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> None:
@@ -149,3 +155,17 @@ def test_an_unknown_choice_is_an_error(monkeypatch):
     for call in calls:
         with pytest.raises(KernelError, match='ADAFOCUS_CUDA_KERNEL must be "fast" or "any"'):
             call()
+
+
+@pytest.mark.parametrize("choice", ["fast", "any"])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_the_boxes_of_a_frame_are_found_once(monkeypatch, choice, indexed):
+    """For all blocks that gather its gradient, each of which would look through all boxes otherwise."""
+    monkeypatch.setenv(CHOICE, choice)
+    frames = torch.rand(5, 3, 40, 40, requires_grad=True)
+    boxes = smooth_boxes(70 if indexed else 5, (6, 6), (40, 40), seed=4).float()
+    index = {"frame_index": torch.arange(70) * 3 % 5} if indexed else {}
+    with launches() as names:
+        torch.autograd.grad(adafocus_ops.crop_resize(frames, boxes, 6, backend=NAME, **index).sum(), frames)
+    assert sum(CHAINS in name for name in names) == indexed
+    assert sum("bwd_frames" in name for name in names) == 1

@@ -27,6 +27,7 @@ void crop_mean_bwd_frames_cpu(const CropMean& p, BoxesByFrame boxes, int64_t beg
 
 const char* crop_mean_fwd_cuda(const CropMean& p, void* stream);
 const char* crop_mean_bwd_boxes_cuda(const CropMean& p, void* d_boxes, void* stream);
-const char* crop_mean_bwd_frames_cuda(const CropMean& p, void* stream);
+// `chains` has N + K places if there is a frame_index.
+const char* crop_mean_bwd_frames_cuda(CropMean p, int32_t* chains, void* stream);
 
 }  // namespace adafocus

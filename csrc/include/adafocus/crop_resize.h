@@ -7,6 +7,12 @@
 
 namespace adafocus {
 
+// The boxes of each frame on CUDA: first[n], and from each to the next, in their order; -1 ends a chain.
+struct BoxChains {
+  int32_t* first;  // [N]
+  int32_t* next;   // [K]
+};
+
 struct CropResize {
   ImageBatch frames;        // [N, C, H, W] read (forward, boxes), or their gradient, written (frames)
   ImageBatch patches;       // [K, C, P_h, P_w] written (forward), or their gradient, read (backward)
@@ -17,6 +23,7 @@ struct CropResize {
   bool double_precision;  // the compute type is double, else float
   bool border;            // padding: the nearest edge pixel, else zero
   bool antialias;         // AntialiasedFootprint, else BilinearFootprint
+  BoxChains chains;       // in the gradient of frames with a frame_index, on CUDA alone
 
   AF_HD int64_t num_boxes() const { return patches.count; }
 
@@ -64,6 +71,7 @@ void crop_resize_bwd_frames_cpu(const CropResize& p, BoxesByFrame boxes, int64_t
 
 const char* crop_resize_fwd_cuda(const CropResize& p, void* stream);
 const char* crop_resize_bwd_boxes_cuda(const CropResize& p, void* d_boxes, void* stream);
-const char* crop_resize_bwd_frames_cuda(const CropResize& p, void* stream);
+// `chains` has N + K places if there is a frame_index.
+const char* crop_resize_bwd_frames_cuda(CropResize p, int32_t* chains, void* stream);
 
 }  // namespace adafocus
