@@ -66,8 +66,7 @@ class Crop:
             layout=self.layout,
             reference=reference,
             rival=reference,
-            # grid_sample in float32 is up to 4e-5 from itself in float64: positions on 224 pixels round to about 1e-5.
-            tolerance=max(2e-4, 2 * torch.finfo(self.out_dtype).eps),
+            tolerance=self.tolerance,
             targets=targets,
             launch_bound=launch_bound,
             prepare=self.prepare,
@@ -86,6 +85,11 @@ class Crop:
         count = f", {self.num_boxes} boxes" if self.num_boxes else ""
         passes = f"{'backward to' if self.backward_only else 'gradient of'} {self.gradient}"
         return f"{kind} {dtypes}, P={self.patch}, {self.layout}{count}, {passes if self.gradient else 'forward'}"
+
+    @property
+    def tolerance(self) -> float:
+        """grid_sample in float32 is up to 4e-5 from itself in float64: positions on 224 pixels round to about 1e-5."""
+        return max(2e-4, 2 * torch.finfo(self.out_dtype).eps)
 
     @property
     def mode(self) -> str:
@@ -141,8 +145,11 @@ class Crop:
 
     def ours(self, data: Inputs) -> Tensor:
         """The op."""
-        options = self.read_options(data) | ({"antialias": True} if self.antialias else {})
-        return crop_resize(data.frames, data.boxes, self.patch, out_dtype=self.out_dtype, **options)
+        return self.crop(data, out_dtype=self.out_dtype, **self.read_options(data))
+
+    def crop(self, data: Inputs, **options: Any) -> Tensor:
+        """The op, antialiased or not."""
+        return crop_resize(data.frames, data.boxes, self.patch, antialias=self.antialias, **options)
 
     def read_options(self, data: Inputs) -> dict[str, Any]:
         """The op's arguments by which uint8 frames are gathered and normalised."""

@@ -13,8 +13,8 @@
 //   - the GPU would refuse its grid, block or shared memory.
 // A mistake that the sanitizers find, such as an access past the end of an array in global or shared memory,
 // ends the process. Not modelled: two threads that run at the same time between barriers, memory order
-// between blocks, how many registers a kernel takes, and time; what the first two can spoil, the race detector
-// (races.h) finds, which takes the place of the sanitizers where it is asked for.
+// between blocks, how many registers a kernel takes, and time; what the first two can spoil, the race
+// detector (races.h) finds, which takes the place of the sanitizers where it is asked for.
 //
 // This header gives the kernels the names that nvcc would; the rest is in cuda_on_host.cpp and fibers.cpp.
 #pragma once
