@@ -24,7 +24,7 @@ def images_of(frames: Tensor) -> list[Any]:
 
 
 def resize(images: list[Any], boxes: Tensor, patch: int) -> Tensor:
-    """Patches [K, 3, P, P] uint8, stored channels_last, of boxes [K, 4] (cy, cx, h, w) of whole pixels, box k of image k.
+    """Patches [K, 3, P, P] uint8, stored channels_last, of whole-pixel boxes [K, 4] (cy, cx, h, w), box k of image k.
 
     Cut out first: Image.resize with a box would read beside it.
     """

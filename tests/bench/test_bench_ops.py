@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from torch.testing import assert_close
 
 from adafocus_ops import crop_resize
 from bench import ops
+from bench.cases import byte_crops
 from bench.cases import crop_mean as mean_cases
 from bench.cases import crop_resize as crop_cases
 from bench.harness import bandwidth, environment, measuring, records, tables
-from bench.harness.case import LAYOUTS, MismatchError, Targets
+from bench.harness.case import LAYOUTS, OURS, MismatchError, Targets, check
 
 KINDS = {
     "uint8": {"dtype": U8},
@@ -146,6 +148,32 @@ def test_peer_adapters_take_our_boxes(name, layout):
     frames = torch.rand(6, 3, 40, 50, generator=generator).contiguous(memory_format=LAYOUTS[layout])
     boxes = torch.tensor([20.0, 25.0, 14.0, 30.0]) + 4 * torch.rand(6, 4, generator=generator)
     assert_close(crop_cases.OTHERS[name](frames, boxes, 7), crop_resize(frames, boxes, 7), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "crop",
+    [
+        byte_crops.ByteCrop(24, num_boxes=5, frame_size=64, sides=(24, 60), **options)
+        for options in ({}, {"out_dtype": torch.float32}, {"antialias": True})
+    ],
+    ids=["bytes", "normalised", "antialiased"],
+)
+def test_libraries_of_images_make_the_same_of_slices(crop, layout):
+    case = replace(crop, layout=layout).case({})
+    prepared = case.prepare(torch.device("cpu"))
+    expected = prepared.calls[case.reference]()
+    compared = 0
+    for name, call in prepared.calls.items():
+        try:
+            results = call()
+        except (ImportError, NotImplementedError) as reason:
+            assert name not in (OURS, case.reference), reason
+            continue
+        assert results[0].dtype == crop.out_dtype
+        check(case, name, results, prepared, expected)
+        compared += 1
+    assert compared >= 2
 
 
 def test_boxes_lie_inside_the_frame_and_off_the_kinks():
