@@ -64,9 +64,8 @@ class ByteCrop(Crop):
 
     def ours(self, data: Inputs) -> Tensor:
         """The op, which normalises what becomes a float."""
-        if self.out_dtype == U8:
-            return self.crop(data)
-        return self.crop(data, out_dtype=self.out_dtype, mean=MEAN, std=STD)
+        normalise = {} if self.out_dtype == U8 else {"mean": MEAN, "std": STD}
+        return self.crop(data, out_dtype=self.out_dtype, **normalise)
 
     def prepare(self, device: torch.device) -> Prepared:
         """Every call, ready to run, and the bytes that none can do without."""
