@@ -63,7 +63,7 @@ soak: build
 
 # The conformance suite on the CUDA kernels' source, which tells of every access: what no barrier orders is an error.
 races: build
-	ADAFOCUS_CUDA_HOST_RACES=1 $(PY) -m pytest tests/ops -k cuda-host --numprocesses auto --dist worksteal $(ARGS)
+	ADAFOCUS_CUDA_HOST_MODE=races $(PY) -m pytest tests/ops -k cuda-host --numprocesses auto --dist worksteal $(ARGS)
 
 mutants: build
 	$(PY) -m pip install --quiet cosmic-ray

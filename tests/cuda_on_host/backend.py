@@ -69,12 +69,12 @@ class HostOp:
 
     Args:
         edits: files of csrc/cuda and texts to compile in place of theirs.
-        races: look for races, which are errors then.
+        mode: how they are compiled, one of build.MODES.
     """
 
-    def __init__(self, op: str, edits: Mapping[Path, str] | None = None, races: bool = False):
+    def __init__(self, op: str, edits: Mapping[Path, str] | None = None, mode: str = "sanitized"):
         self.op = op
-        self.harness = Harness(op, edits, races)
+        self.harness = Harness(op, edits, mode)
 
     def kernel(self, part: str) -> Callable:
         names = backends.kernel(self.op, part, "cpu").names
@@ -94,8 +94,8 @@ class HostOp:
 
 
 def install() -> None:
-    """Adds the backend; with ADAFOCUS_CUDA_HOST_RACES=1 it looks for races."""
-    races = os.environ.get("ADAFOCUS_CUDA_HOST_RACES") == "1"
-    ops = {op: HostOp(op, races=races) for op in LAUNCHERS}
+    """Adds the backend, its kernels compiled as ADAFOCUS_CUDA_HOST_MODE says."""
+    mode = os.environ.get("ADAFOCUS_CUDA_HOST_MODE") or "sanitized"
+    ops = {op: HostOp(op, mode=mode) for op in LAUNCHERS}
     kernels = {op: {part: host.kernel(part) for part in LAUNCHERS[op]} for op, host in ops.items()}
     backends.extend(NAME, "cpu", kernels, build.why_not())

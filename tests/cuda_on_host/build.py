@@ -29,8 +29,14 @@ FLAGS = ["-std=c++17", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unk
 FLAGS += ["-fno-strict-aliasing", "-ffp-contract=off", "-fcf-protection=none", "-fno-omit-frame-pointer"]
 SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 
-# For the race detector, whose functions stand for the sanitizer's runtime.
-RACES = ["-fsanitize=thread", "-DCUDA_ON_HOST_RACES"]
+# How kernels are compiled: under the sanitizers; besides, with products and sums fused wherever the compiler can, as
+# the GPU's does in places of its own; or to find races, where races.cpp stands for the sanitizer's runtime.
+DETECTING = "-DCUDA_ON_HOST_RACES"
+MODES = {
+    "sanitized": ["-O1", *SANITIZERS],
+    "contracted": ["-O2", "-ffp-contract=fast", "-mfma", *SANITIZERS],
+    "races": ["-O1", "-fsanitize=thread", DETECTING],
+}
 
 EXECUTION = (HERE / "cuda_on_host.cpp", HERE / "fibers.cpp")
 DETECTOR = HERE / "races.cpp"
@@ -63,12 +69,12 @@ def why_not() -> str | None:
     return None
 
 
-def module(op: str, edits: Mapping[Path, str], races: bool = False) -> Path:
+def module(op: str, edits: Mapping[Path, str], mode: str = "sanitized") -> Path:
     """The module of an op, compiled if it is not there yet.
 
     Args:
         edits: files of csrc/cuda and the texts that the kernels are compiled with in place of theirs.
-        races: with the race detector in the place of the sanitizers.
+        mode: one of MODES.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
@@ -76,18 +82,19 @@ def module(op: str, edits: Mapping[Path, str], races: bool = False) -> Path:
         _prune()
         overlay = _overlay(edits)
         with ThreadPoolExecutor(JOBS) as pool:
+            races = mode == "races"
             parts = [*sources(op), MODULE, *EXECUTION, *([DETECTOR] if races else [])]
-            objects = [str(path) for path in pool.map(lambda source: _object(source, edits, overlay, races), parts)]
+            objects = [str(path) for path in pool.map(lambda source: _object(source, edits, overlay, mode), parts)]
         return _made(CACHE / f"{op}-{_hash(*objects)}.so", ["-shared", *([] if races else SANITIZERS), *objects])
 
 
-def _object(source: Path, edits: Mapping[Path, str], overlay: Path, races: bool) -> Path:
+def _object(source: Path, edits: Mapping[Path, str], overlay: Path, mode: str) -> Path:
     folders, includes, versions = [CSRC / "include", HERE], [CSRC, CSRC / "include", HERE], [_compiler_version()]
     if source.suffix == ".cu":
-        flags = [*FLAGS, "-O1", *(RACES if races else SANITIZERS)]
+        flags = [*FLAGS, *MODES[mode]]
         folders.append(CSRC / "cuda")
     elif source in (*EXECUTION, DETECTOR):
-        flags = [*FLAGS, "-O2", *(RACES[1:] if races else [])]
+        flags = [*FLAGS, "-O2", *([DETECTING] if mode == "races" else [])]
         folders.append(CSRC / "cuda")
     else:
         import pybind11

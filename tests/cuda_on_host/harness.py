@@ -54,11 +54,11 @@ class Harness:
     """The functions of an op's module, in a worker process that is started when needed.
 
     Args:
-        op, edits, races: as for build.module, which is called at the first use.
+        op, edits, mode: as for build.module, which is called at the first use.
     """
 
-    def __init__(self, op: str, edits: Mapping[Path, str] | None = None, races: bool = False):
-        self.op, self.edits, self.races = op, edits or {}, races
+    def __init__(self, op: str, edits: Mapping[Path, str] | None = None, mode: str = "sanitized"):
+        self.op, self.edits, self.mode = op, edits or {}, mode
         self.seeds: Iterator[int] = itertools.count(first_seed())
         self._worker: subprocess.Popen | None = None
         self._lock = threading.Lock()
@@ -116,7 +116,7 @@ class Harness:
     def _module(self) -> Path | RuntimeError:
         """The module, or why it could not be compiled: that, too, is found out once."""
         try:
-            return build.module(self.op, self.edits, self.races)
+            return build.module(self.op, self.edits, self.mode)
         except RuntimeError as error:
             return error
 

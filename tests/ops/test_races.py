@@ -29,7 +29,7 @@ def _needs_the_harness(request):
 
 @pytest.fixture(scope="module")
 def selftest() -> Iterator[Harness]:
-    harness = Harness("selftest", races=True)
+    harness = Harness("selftest", mode="races")
     yield harness
     harness.close()
 
@@ -104,7 +104,7 @@ def run_call(op: HostOp, call: RawCall) -> None:
 @pytest.fixture(scope="module")
 def watched() -> Iterator[dict[str, HostOp]]:
     """The ops, their kernels watched."""
-    ops = {op: HostOp(op, races=True) for op in LAUNCHERS}
+    ops = {op: HostOp(op, mode="races") for op in LAUNCHERS}
     yield ops
     for op in ops.values():
         op.harness.close()
@@ -159,7 +159,7 @@ def ops_of(path: Path) -> list[str]:
 @pytest.mark.parametrize(("path", "edited"), list(sites()))
 def test_without_any_one_barrier_there_is_a_race(monkeypatch, path, edited):
     for name in ops_of(path):
-        op = HostOp(name, {path: edited}, races=True)
+        op = HostOp(name, {path: edited}, mode="races")
         examples = [
             *map(EXAMPLES[name].any_size, (5, 300)),
             *EXAMPLES[name].small(torch.float32, "contiguous"),
