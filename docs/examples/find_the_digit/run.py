@@ -36,7 +36,6 @@ def held_out(split: str, folder: Path) -> Videos:
 def prepare(seed: int, folder: Path) -> None:
     """Makes what all rows of a seed share."""
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
     pretrained(seed, folder, Settings(), training_videos(seed, folder, Settings()))
 
 

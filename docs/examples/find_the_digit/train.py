@@ -74,6 +74,7 @@ def pretrained(seed: int, folder: Path, settings: Settings, videos: Videos) -> d
     """The weights that all rows of a seed start from."""
     path = folder / f"stills_{seed}.pt"
     if not path.exists():
+        torch.manual_seed(seed)
         model = FindTheDigit().to(memory_format=torch.channels_last)
         _train_on_stills(model, videos, settings)
         torch.save(model.state_dict(), path)
