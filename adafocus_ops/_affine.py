@@ -64,7 +64,7 @@ def _numbers(name: str, value: Any, device: torch.device) -> Tensor:
         if isinstance(value, Sequence) and value and _is_constant(value):
             return torch.stack([torch.full((), number, **kwargs) for number in value])
         return torch.as_tensor(value, **kwargs)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"{name} must be a number, a sequence of numbers or a tensor, got {value!r}") from error
 
 

@@ -38,8 +38,8 @@ def build_info() -> dict[str, str]:
 
 def why_no_code(device: torch.device) -> str | None:
     """The reason, a sentence, why the extension's CUDA kernels cannot run on a device, or None; None too where there is
-    no GPU to ask, as when a compiler looks at what one would do."""
-    if not torch.cuda.is_available():
+    no such GPU to ask, as when a compiler looks at what one would do."""
+    if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
         return None
     return why_no_code_for(torch.cuda.get_device_capability(device), torch.version.cuda, build_info()["cuda"])
 

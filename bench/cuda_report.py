@@ -60,7 +60,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--keep", action="store_true", help="let these registers be what the tests compare with, in bench/results"
     )
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.keep and args.extension is not None:
+        parser.error("--keep is of the extension that is built, and goes without --extension")
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,10 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoReportError as reason:
         print(f"no report: {reason}", file=sys.stderr)
         return 2
-    path = kept_path()
-    changed = changes(kernels, json.loads(path.read_text())) if path.exists() else []
-    if args.keep:
-        keep(kernels, path)
+    changed = []
+    if args.extension is None:
+        path = kept_path()
+        changed = changes(kernels, json.loads(path.read_text())) if path.exists() else []
+        changed = [line for line in changed if args.kernels in line]
+        if args.keep:
+            keep(kernels, path)
     kernels = [kernel for kernel in kernels if args.kernels in kernel.name]
     if args.json:
         args.json.write_text(json.dumps([dataclasses.asdict(kernel) for kernel in kernels], indent=1) + "\n")
@@ -84,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("stack: bytes; spills: instructions on local memory; shared: bytes, and the most that a launch adds")
     print("occupancy: at blocks of `threads`, the launch bound; loads, stores, copies: bytes a thread:instructions")
     if changed:
-        print("since they were kept:", *(line for line in changed if args.kernels in line), sep="\n  ")
+        print("since they were kept:", *changed, sep="\n  ")
     spilling = sum(bool(kernel.stack or kernel.local) for kernel in kernels)
     print(f"{len(kernels)} kernels, {spilling} of them with a stack frame or spills")
     return 0

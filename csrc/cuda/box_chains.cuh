@@ -29,10 +29,8 @@ __launch_bounds__(kThreads) AF_KERNEL box_chains_kernel(const CropResize p) {
   if (lane == 0) *link = -1;
 }
 
-}  // namespace
-
 // Fills the chains of a call that has a frame_index. `chains` has N + K places.
-inline const char* chain_boxes(CropResize& p, int32_t* chains, void* stream) {
+const char* chain_boxes(CropResize& p, int32_t* chains, void* stream) {
   if (p.index_type == IndexType::kNone) return nullptr;
   p.chains = {chains, chains + p.frames.count};
   const unsigned blocks = unsigned((p.frames.count + kWarps - 1) / kWarps);
@@ -42,14 +40,5 @@ inline const char* chain_boxes(CropResize& p, int32_t* chains, void* stream) {
   });
 }
 
-// Calls f(k) in all threads of a block for each valid box of frame n, in the order of the boxes.
-template <class C, class F>
-AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
-  if (p.index_type == IndexType::kNone) {
-    if (n < p.num_boxes() && p.valid<C>(n)) f(n);
-    return;
-  }
-  for (int64_t k = p.chains.first[n]; k >= 0; k = p.chains.next[k]) f(k);
-}
-
+}  // namespace
 }  // namespace adafocus

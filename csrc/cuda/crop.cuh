@@ -123,6 +123,16 @@ AF_DEVICE void store_frame_gradient(const CropResize& p, int64_t frame, const It
   });
 }
 
+// Calls f(k) in all threads of a block for each valid box of frame n, in the order of the boxes.
+template <class C, class F>
+AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
+  if (p.index_type == IndexType::kNone) {
+    if (n < p.num_boxes() && p.valid<C>(n)) f(n);
+    return;
+  }
+  for (int64_t k = p.chains.first[n]; k >= 0; k = p.chains.next[k]) f(k);
+}
+
 // True for images that are dense in one of the two layouts, as those that the library allocates are; a stride
 // that nothing steps by may be any.
 inline bool is_dense(const ImageBatch& images) {

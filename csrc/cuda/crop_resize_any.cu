@@ -1,6 +1,5 @@
 // crop_resize on CUDA for any call: all strides, element types, numbers of channels and both kinds of
 // footprints. A thread works on one pixel and a few channels.
-#include "cuda/box_chains.cuh"
 #include "cuda/crop.cuh"
 #include "cuda/crop_resize_kernels.h"
 

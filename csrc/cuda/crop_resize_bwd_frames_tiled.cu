@@ -25,7 +25,6 @@
 //   2. mark    the other outputs mark the entries whose readers begin or end with them,
 //   3. weigh   the ends become readers with weights,
 //   4. gather  each element adds the gradients of the outputs that read it, run by run and pixel by pixel.
-#include "cuda/box_chains.cuh"
 #include "cuda/crop.cuh"
 #include "cuda/crop_resize_kernels.h"
 

@@ -40,7 +40,7 @@ AF_DEVICE void weigh_values(const ExpectedValue& p, int64_t b, const C* share, C
                     count);
       });
     }
-    __syncthreads();  // the sums are read before the next ones overwrite them
+    // (Where there are next ones, a thread's sum is its own: there are as many columns as threads.)
   }
 }
 

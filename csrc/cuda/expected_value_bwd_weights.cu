@@ -86,7 +86,6 @@ __launch_bounds__(kWarp* kRowWarps<R>, 1) AF_KERNEL
       d_weight[t] += weight[t] * sum_of_others(dot, items, t) * slope / 2;
     }
   }
-  __syncthreads();
   visit(d_weights.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     for (int t = thread_index(); t < items; t += thread_count()) {

@@ -70,8 +70,7 @@ class Keys {
     for (int64_t t = thread_index(); t < weights_.columns; t += kSortThreads) {
       largest = max_of(largest, clean_weight(weight(t)));
     }
-    __syncthreads();  // the last sample's have been read
-    largest = warp_max(largest);
+    largest = warp_max(largest);  // (the last sample's have been read before its rounds)
     if (threadIdx.x == 0) of_warp[threadIdx.y] = largest;
     __syncthreads();
     largest = 0;

@@ -429,6 +429,10 @@ void copy_async(void* shared, const void* global, size_t bytes) {
     fail("copy_async: %p and %p must be %zu-byte aligned", shared, global, bytes);
   }
   const char* const from = static_cast<const char*>(global);
+  if constexpr (races::kOn) {  // it may be done at once, and is at the wait
+    races::note_read(global, bytes, __builtin_return_address(0));
+    races::note_write(shared, bytes, __builtin_return_address(0));
+  }
   memset(shared, 0xff, bytes);
   block->current().copies.push_back({shared, std::vector<char>(from, from + bytes)});
   __asan_poison_memory_region(shared, bytes);

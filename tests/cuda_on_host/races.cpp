@@ -4,10 +4,9 @@
 // the threads, not only in those that get a wrong result.
 //
 // Two accesses of a block are ordered if a barrier of the block lies between them, or, of lanes of one warp,
-// a
-// __syncwarp; shuffles and votes order nothing. Accesses of two blocks are ordered if the first block made a
-// fence and then an atomic addition, and the second, after an atomic addition of its own, a fence and a
-// barrier.
+// a __syncwarp; shuffles and votes order nothing. Accesses of two blocks are ordered if, after the first, a
+// barrier and then a thread's fence and atomic addition follow, and if before the second, after a thread's
+// atomic addition and fence, lies a barrier.
 #include "races.h"
 
 #include <sanitizer/common_interface_defs.h>
@@ -49,8 +48,10 @@ Byte& byte_at(uintptr_t address) {
 
 // What a block has let others see, by its fences and atomic additions.
 struct Order {
-  uint32_t released = 0;  // accesses after fewer barriers than this are seen by who acquires
-  bool fenced = false, counted = false, acquiring = false, acquired = false;
+  uint32_t released = 0;              // accesses after fewer barriers than this are seen by who acquires
+  int64_t fenced = -1, counted = -1;  // the thread whose last step that was
+  uint32_t fenced_at = 0;             // barriers before its fence
+  bool acquiring = false, acquired = false;
 };
 std::map<uint64_t, Order> orders;
 
@@ -116,6 +117,8 @@ void begin_launch() {
   orders.clear();
 }
 
+void note_read(const void* data, size_t bytes, const void* place) { note(data, bytes, false, false, place); }
+
 void note_write(void* data, size_t bytes, const void* place) { note(data, bytes, true, false, place); }
 
 void note_atomic(void* data, size_t bytes, const void* place) {
@@ -123,15 +126,17 @@ void note_atomic(void* data, size_t bytes, const void* place) {
   const Now now = now_of(data);
   if (now.memory != Memory::kGlobal) return;
   Order& order = orders[now.block];
-  if (order.fenced) order.released = now.barriers;
-  order.fenced = false;
-  order.counted = true;
+  if (order.fenced == now.thread) order.released = order.fenced_at;
+  order.fenced = -1;
+  order.counted = now.thread;
 }
 
 void note_fence() {
-  Order& order = orders[now_of(nullptr).block];
-  if (order.counted) order.acquiring = true;
-  order.fenced = true;
+  const Now now = now_of(nullptr);
+  Order& order = orders[now.block];
+  if (order.counted == now.thread) order.acquiring = true;
+  order.fenced = now.thread;
+  order.fenced_at = now.barriers;
 }
 
 void note_barrier(uint64_t block) {

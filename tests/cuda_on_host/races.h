@@ -33,6 +33,7 @@ struct Now {
 Now now_of(const void* data);
 
 void begin_launch();
+void note_read(const void* data, size_t bytes, const void* place);
 void note_write(void* data, size_t bytes, const void* place);
 void note_atomic(void* data, size_t bytes, const void* place);
 void note_fence();

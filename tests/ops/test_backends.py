@@ -44,6 +44,7 @@ def test_a_gpu_without_code_gets_the_next_backend(monkeypatch):
     monkeypatch.setattr(backends, "_why_not_compiled", lambda op, key: None)
     monkeypatch.setattr(backends, "_why_not_triton", lambda device: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(backends._extension, "build_info", lambda: {"cuda": "13.0, sm_90"})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6) if device.index == 1 else (9, 0))

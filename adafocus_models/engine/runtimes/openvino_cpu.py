@@ -2,6 +2,7 @@
 
 import functools
 import io
+import threading
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
@@ -79,8 +80,16 @@ class OpenVINOModule(nn.Module):
         return _core().compile_model(model, "CPU", self.config).create_infer_request()
 
 
-@functools.cache
+_making_core = threading.Lock()
+
+
 def _core() -> Any:
+    with _making_core:
+        return _only_core()
+
+
+@functools.cache
+def _only_core() -> Any:
     """One for the process. Each puts a stack of its own in the place of the one that signal handlers run on, and takes
     it away at its end: of two that end in the order in which they began, the process is left with one that is gone,
     and dies at its next signal (OpenVINO 2026.4)."""

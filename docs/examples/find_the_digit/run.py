@@ -15,7 +15,7 @@ import torch
 from choices import ROWS
 from measure import measure
 from pictures import plot_learned
-from train import Settings, pretrained, train, training_videos
+from train import Settings, pretrained, save, train, training_videos
 from videos import Videos, make_videos
 
 from report import write_report
@@ -29,7 +29,7 @@ def held_out(split: str, folder: Path) -> Videos:
     count, seed = {"validation": (1024, 7), "test": (2048, 99)}[split]
     path = folder / f"{split}.pt"
     if not path.exists():
-        torch.save(tuple(make_videos(split, count, seed)), path)
+        save(tuple(make_videos(split, count, seed)), path)
     return Videos(*torch.load(path))
 
 

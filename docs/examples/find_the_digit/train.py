@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from choices import LEARNED, ROWS, fix
@@ -45,7 +46,7 @@ class Settings:
 
 
 def train(row_name: str, seed: int, folder: Path, settings: Settings) -> tuple[FindTheDigit, float]:
-    """A trained model, and the seconds of processor time that its own training took."""
+    """A trained model, and the seconds of processor time that its own training took, since it was last resumed."""
     videos = training_videos(seed, folder, settings)
     row = ROWS[row_name]
     model = FindTheDigit().to(memory_format=torch.channels_last)
@@ -66,7 +67,7 @@ def training_videos(seed: int, folder: Path, settings: Settings) -> Videos:
     """Made once a seed."""
     path = folder / f"videos_{seed}_{settings.training_videos}.pt"
     if not path.exists():
-        torch.save(tuple(make_videos("train", settings.training_videos, 1000 + seed)), path)
+        save(tuple(make_videos("train", settings.training_videos, 1000 + seed)), path)
     return Videos(*torch.load(path, mmap=True))
 
 
@@ -77,8 +78,15 @@ def pretrained(seed: int, folder: Path, settings: Settings, videos: Videos) -> d
         torch.manual_seed(seed)
         model = FindTheDigit().to(memory_format=torch.channels_last)
         _train_on_stills(model, videos, settings)
-        torch.save(model.state_dict(), path)
+        save(model.state_dict(), path)
     return torch.load(path)
+
+
+def save(what: Any, path: Path) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    torch.save(what, unfinished)
+    unfinished.replace(path)
 
 
 # ----------------------------------------------------------------------------------------------------
