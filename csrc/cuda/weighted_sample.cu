@@ -200,8 +200,7 @@ __launch_bounds__(kSortThreads, 1) AF_KERNEL weighted_sample_fwd_block_kernel(co
       for (int64_t n = thread_index(); n < written; n += kSortThreads) {
         p.out[sample * p.k + drawn + n] = int64_t(uint32_t(sorted[n]));
       }
-      __syncthreads();  // they have been read
-      drawn += count;
+      drawn += count;  // (the next round waits before it gathers where these have been read)
       begin = end;
     }
   }
