@@ -37,7 +37,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     device = args.device
-    todo = [item for item in (SERIES[device.type] if args.scaling else CASES) if args.cases in item.name]
+    cases = [case for case in CASES if device.type in case.device_types]
+    todo = [item for item in (SERIES[device.type] if args.scaling else cases) if args.cases in item.name]
     if args.list:
         print("\n".join(item.name for item in todo))
         return 0

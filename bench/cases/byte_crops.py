@@ -1,5 +1,6 @@
 """Crops of bytes by whole-pixel boxes, beside what libraries of images make of the same slices."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adafocus_ops.boxes import to_xyxy
-from bench.cases.crop_resize import MEAN, NUM_BOXES, STD, Crop, Inputs, grid_sample_crop
+from bench.cases.crop_resize import MEAN, NUM_BOXES, STD, Crop, Inputs, grid_sample_crop, normalised
 from bench.harness.case import LAYOUTS, OURS, Case, Prepared, Targets
 from third_party import opencv_adapter, pillow_adapter
 
@@ -31,7 +32,7 @@ class ByteCrop(Crop):
         """The crop as something to time."""
         case = super().case(targets, launch_bound)
         rival = "OpenCV resize" if find_spec("cv2") and not self.antialias else case.reference
-        return replace(case, rival=rival)
+        return replace(case, rival=rival, device_types=("cpu",))  # where these libraries work
 
     @property
     def tolerance(self) -> float:
@@ -77,7 +78,7 @@ class ByteCrop(Crop):
         """By name: the steps in torch first, which are the reference."""
         frames, boxes, patch = data.frames, data.boxes, self.patch
         if self.antialias:
-            images = pillow_adapter.images_of(frames.cpu()) if find_spec("PIL") else []
+            images = functools.cache(lambda: pillow_adapter.images_of(frames))
             slices = [
                 frame[:, y0:y1, x0:x1][None]
                 for frame, (x0, y0, x1, y1) in zip(frames, to_xyxy(boxes).int().tolist(), strict=True)
@@ -85,7 +86,7 @@ class ByteCrop(Crop):
             size = {"size": (patch, patch), "mode": "bilinear", "antialias": True}
             return {
                 "interpolate": lambda: torch.cat([F.interpolate(x, **size) for x in slices]),
-                "Pillow": lambda: pillow_adapter.resize(images, boxes, patch),
+                "Pillow": lambda: pillow_adapter.resize(images(), boxes, patch),
             }
         if self.out_dtype == U8:
             return {
@@ -93,13 +94,9 @@ class ByteCrop(Crop):
                 "OpenCV resize": lambda: opencv_adapter.resize(frames, boxes, patch),
                 "OpenCV warpAffine": lambda: opencv_adapter.warp_affine(frames, boxes, patch),
             }
-
-        def normalised(patches: Tensor) -> Tensor:
-            return patches.float().div(255).sub(data.mean).div(data.std)
-
         return {
-            "grid_sample": lambda: normalised(grid_sample_crop(frames.float(), boxes, patch)),
-            "OpenCV resize": lambda: normalised(opencv_adapter.resize(frames, boxes, patch)),
+            "grid_sample": lambda: normalised(grid_sample_crop(frames.float(), boxes, patch), data),
+            "OpenCV resize": lambda: normalised(opencv_adapter.resize(frames, boxes, patch), data),
             "OpenCV blobFromImages": lambda: opencv_adapter.blob_from_images(frames, boxes, patch, MEAN, STD),
         }
 

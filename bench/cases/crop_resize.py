@@ -164,7 +164,7 @@ class Crop:
         frames' dtype, and would be a sixteenth of a pixel or more beside where they should be."""
         x = data.frames
         if self.dtype == torch.uint8:
-            x = x.index_select(0, data.index).float().div(255).sub(data.mean).div(data.std)
+            x = normalised(x.index_select(0, data.index), data)
         return crop(x.float(), data.boxes, self.patch)
 
     def passes(self, forward: Callable[[], Tensor], data: Inputs) -> Call:
@@ -203,6 +203,11 @@ def by_simple_kernel(call: Call) -> Call:
             del os.environ["ADAFOCUS_CUDA_KERNEL"]
 
     return run
+
+
+def normalised(pixels: Tensor, data: Inputs) -> Tensor:
+    """Pixels of 0 to 255 as normalised float32 images, step by step."""
+    return pixels.float().div(255).sub(data.mean).div(data.std)
 
 
 def grid_sample_crop(frames: Tensor, boxes: Tensor, patch: int) -> Tensor:

@@ -68,6 +68,7 @@ class Case:
     unit: str = "of its largest value"  # that errors are counted in
     rival_does_less: bool = False  # so that its results are not compared
     rival_waits: bool = False  # for the host, so that no CUDA graph can hold it
+    device_types: tuple[str, ...] = ("cpu", "cuda")  # that it is of
 
 
 def reference_results(case: Case, prepared: Prepared) -> tuple[Tensor, ...]:

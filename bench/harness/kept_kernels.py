@@ -1,6 +1,7 @@
 """What the compiler made of each kernel when somebody last looked: so that what a change makes of it shows."""
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,8 +16,8 @@ Kept = dict[str, dict[str, list[int]]]  # sm_ -> kernel -> registers, instructio
 
 def kept_path() -> Path:
     """Of the toolkit that the extension was built with: another one makes other code."""
-    built = dict(line.split(": ", 1) for line in torch.ops.adafocus._build_info().splitlines())
-    return ROOT / "bench" / "results" / f"kernels_cuda-{built['cuda'].partition(',')[0]}.json"
+    toolkit = re.search(r"^cuda: ([\d.]+)", torch.ops.adafocus._build_info(), re.MULTILINE)[1]
+    return ROOT / "bench" / "results" / f"kernels_cuda-{toolkit}.json"
 
 
 def as_kept(kernels: Iterable[Kernel]) -> Kept:

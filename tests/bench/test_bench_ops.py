@@ -172,6 +172,17 @@ def test_libraries_of_images_make_the_same_of_slices(crop, layout):
             check(case, name, results, prepared, expected)
 
 
+def test_without_pillow_its_column_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    crop = byte_crops.ByteCrop(24, num_boxes=2, frame_size=64, sides=(24, 60), antialias=True)
+    record = measure(crop.case({}))
+    assert record["absent"]["Pillow"].startswith("Pillow is not installed")
+
+
+def test_slices_are_cases_of_a_cpu_alone():
+    assert {case.device_types for case in byte_crops.CASES} == {("cpu",)}
+
+
 def test_boxes_lie_inside_the_frame_and_off_the_kinks():
     boxes = crop_cases.random_boxes(500, 96, 224, (96, 224))
     assert boxes.shape == (500, 4)
