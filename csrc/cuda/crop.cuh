@@ -126,11 +126,9 @@ AF_DEVICE void store_frame_gradient(const CropResize& p, int64_t frame, const It
 // Calls f(k) in all threads of a block for each valid box of frame n, in the order of the boxes.
 template <class C, class F>
 AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
-  if (p.index_type == IndexType::kNone) {
-    if (n < p.num_boxes() && p.valid<C>(n)) f(n);
-    return;
-  }
-  for (int64_t k = p.chains.first[n]; k >= 0; k = p.chains.next[k]) f(k);
+  const bool chained = p.index_type != IndexType::kNone;
+  const int64_t alone = n < p.num_boxes() && p.box<C>(n).finite() ? n : -1;  // the box of that number
+  for (int64_t k = chained ? p.chains.first[n] : alone; k >= 0; k = chained ? p.chains.next[k] : -1) f(k);
 }
 
 // True for images that are dense in one of the two layouts, as those that the library allocates are; a stride

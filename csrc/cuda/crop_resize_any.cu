@@ -118,9 +118,11 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_resize_bwd_frames_any_kernel(const
     for_each_box<C>(p, frame, [&](int64_t k) {
       if (!exists) return;
       const Box<C> box = p.box<C>(k);
-      const Range rows = readers_of<Footprint>(item.y, box.cy, box.h, out_h, p.frames.height, p.border);
+      const Range rows =
+          readers_of<Footprint>(int64_t(item.y), box.cy, box.h, out_h, p.frames.height, p.border);
       if (rows.begin == rows.end) return;
-      const Range columns = readers_of<Footprint>(item.x, box.cx, box.w, out_w, p.frames.width, p.border);
+      const Range columns =
+          readers_of<Footprint>(int64_t(item.x), box.cx, box.w, out_w, p.frames.width, p.border);
       const int64_t patch = p.patch_offset(k) + item.first_channel * p.patches.stride_c;
       for (int64_t i = rows.begin; i < rows.end; ++i) {
         const C w_y = Footprint<C>(box.cy, box.h, i, out_h, p.frames.height, p.border).weight(item.y).value;

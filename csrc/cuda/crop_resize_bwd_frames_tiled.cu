@@ -1,373 +1,409 @@
 // The gradient of crop_resize by the frames, for frames that are dense in memory.
 //
-// A tile is a run of kTile elements of a frame in the order of memory: a block sums it in shared memory, over
-// all boxes, and writes it once. Its pieces are the 16 bytes that one instruction writes; a thread owns every
-// kThreads-th of them. Tiles start on 16-byte boundaries, so the first may begin before the frame. Here a
-// piece has 4 elements, a tile has 4 pieces, and a frame has planes of 3 scanlines of 5 pixels:
+// A tile is a band of scanlines of a frame: with all channels if they are interleaved, else of a few planes.
+// A block sums it in shared memory, over all boxes, and writes it once, 16 bytes at a time. A thread owns a
+// column of the tile, which is one x, and kCount channels, in every scanline. So nobody else touches its
+// sums, and what it has found for a box, the outputs that read its x, serves all tiles of the block, which
+// lie below each other.
 //
-//   pieces of a tile     | 0: a b c d | 1: e f g h | 2: i j k l | 3: m n o p |       a lies at (y 1, x 3)
+// A row of a patch is summed first where it reads x; then the sum goes to the one or two scanlines that the
+// row reads. Three rows of a patch, a column whose x two outputs read, and its sums in a tile of 4 scanlines:
 //
-//               x  0  1  2  3  4
-//   plane 0, y 0   .  .  .  .  .         A run is what a piece has of one scanline: piece 0 is the runs a b
-//            y 1   .  .  .  a  b         and c d. Its outputs lie in the same rows of a patch.
-//            y 2   c  d  e  f  g         A run is made of pixels: one element each, or where channels are
-//   plane 1, y 0   h  i  j  k  l         interleaved, as many as the piece has channels of the pixel.
-//            y 1   m  n  o  p  .
+//   outputs    0  1  2  3
+//   row 0      .  a  b  .     v0 = w a + w' b         scanline y        u0 v0
+//   row 1      .  c  d  .     v1 = w c + w' d         scanline y + 1    u1 v0 + u0' v1
+//   row 2      .  e  f  .     v2 = w e + w' f         scanline y + 2            u1' v1
+//                                                     scanline y + 3    u0" v2
 //
-// Two tables say which outputs read a scanline, and which a pixel of it. They begin with the tile's first
-// element and wrap around the frame, so that a tile that runs over its edge has each coordinate once:
-//
-//   rows    entry  0  1  2               columns    entry  0  1  2  3  4
-//               y  1  2  0                              x  3  4  0  1  2
-//
-// For every box that reads the frame, in the order of the boxes, with a barrier after each step:
-//   1. start   each entry of the tables gets the ends that the first output alone would give it,
-//   2. mark    the other outputs mark the entries whose readers begin or end with them,
-//   3. weigh   the ends become readers with weights,
-//   4. gather  each element adds the gradients of the outputs that read it, run by run and pixel by pixel.
+// A warp has 32 columns. Which rows a tile reads, and with what weights, its lanes find out for 32 rows at a
+// time. They go through them in the order of position, so that the next tile goes on where one ends.
 #include "cuda/crop.cuh"
 #include "cuda/crop_resize_kernels.h"
 
 namespace adafocus {
 namespace {
 
-constexpr int kTile = 4096;               // elements of a tile
-constexpr int kOwned = kTile / kThreads;  // elements of a thread
-constexpr int kTileBytes = kTile * sizeof(float);
+// Tiles that a block works on one after the other.
+constexpr int kTiles = 16;
+// Frames that keep all of the GPU busy; with fewer of them every tile has a block of its own.
+constexpr int kManyFrames = 256;
+// Rows of a patch that a thread has on their way from memory at a time: as many as its registers hold.
+template <int kCount>
+constexpr int kRowsAtOnce = kCount < 4 ? 2 : 1;
+// Rows by which a thread goes back at a time where a tile begins.
+constexpr int kRowsBack = 4;
+// Shared memory that a block should stay below, so that an SM holds several.
+constexpr int64_t kTileBytes = 32 * 1024;
+// Elements that may lie before the first of a run in its 16 bytes, and one more.
+constexpr int kMaxPiece = 16 / sizeof(Half);
 
-// Sizes of a call's tiles, the same on the host and in the kernel.
+// Sizes of a call's tiles, the same on the host and in the kernel. A frame is one plane if its channels are
+// interleaved, else one for each of them.
 struct TileLayout {
-  int elements;       // of a frame
-  int rows, columns;  // entries of the two tables
-};
-
-// ---------------------------------------------------------------------------------------------------
-// The order of a frame's elements in memory
-
-// Coordinates of an element of a frame.
-struct Place {
-  int c, y, x;
-};
-
-// Order of the elements of a dense frame in memory: (y, x, c) with interleaved channels, else (c, y, x).
-struct DenseOrder {
-  unsigned channels, height, width;
   bool interleaved;
+  int channels, height, width;       // of a frame
+  int tile_planes, tile_rows;        // of a tile; the last ones have fewer
+  int pitch;                         // sums from plane to plane
+  int across, down;                  // tiles of a frame beside each other, and below each other
+  int tiles;                         // of a block
+  int stride_c, stride_y, stride_x;  // elements in a patch, 0 where there is no other
 
-  AF_DEVICE Place at(unsigned element) const {
-    const unsigned inner = interleaved ? channels : width, outer = element / inner;
-    const unsigned in_inner = element - outer * inner, middle = interleaved ? width : height;
-    const unsigned in_outer = outer / middle, in_middle = outer - in_outer * middle;
-    return interleaved ? Place{int(in_inner), int(in_outer), int(in_middle)}
-                       : Place{int(in_outer), int(in_middle), int(in_inner)};
-  }
-
-  // Calls f(place, begin, end) for the runs of elements [first, last), of which the first lies at a place.
-  template <class F>
-  AF_DEVICE void for_each_run(Place place, int first, int last, const F& f) const {
-    for (int begin = first, end; begin < last; begin = end, next_scanline(place)) {
-      end = min_of(last, begin + left_in_scanline(place));
-      f(place, begin, end);
-    }
-  }
-
-  // Calls f(place, begin, end) for the pixels of a run [first, last), of which the first element lies at a
-  // place.
-  template <class F>
-  AF_DEVICE void for_each_pixel(Place place, int first, int last, const F& f) const {
-    for (int begin = first, end; begin < last; begin = end, next_pixel(place)) {
-      end = min_of(last, begin + (interleaved ? int(channels) - place.c : 1));
-      f(place, begin, end);
-    }
-  }
-
- private:
-  // Elements from a place on that lie in its scanline (of its plane, if channels are planes).
-  AF_DEVICE int left_in_scanline(const Place& place) const {
-    return interleaved ? int((width - place.x) * channels) - place.c : int(width) - place.x;
-  }
-
-  AF_DEVICE void next_pixel(Place& place) const {
-    if (interleaved) place.c = 0;
-    ++place.x;
-  }
-
-  AF_DEVICE void next_scanline(Place& place) const {
-    place.x = 0;
-    if (interleaved) place.c = 0;
-    if (++place.y < int(height)) return;
-    place.y = 0;
-    ++place.c;
-  }
-};
-
-// ---------------------------------------------------------------------------------------------------
-// The outputs that read a scanline, or a pixel of it
-
-// Outputs [begin, end) in the order of position that read one pixel of an axis.
-struct ReaderEnds {
-  int begin, end;
-};
-
-// Outputs that read one pixel of an axis, and the weights of the first two: there are seldom more.
-struct alignas(16) Readers {
-  int begin, count;
-  float weight0, weight1;
-};
-
-// Entry of a table: the ends until they are weighed, then the readers.
-union TableEntry {
-  ReaderEnds ends;
-  Readers readers;
-};
-
-// Readers that a box has of the pixels of an axis that a tile holds: `entries` from `origin` on, around the
-// end of the axis. Barriers must follow each of start, mark and weigh.
-class ReaderTable {
- public:
-  AF_DEVICE ReaderTable(TableEntry* table, int entries, int origin, int size, bool border)
-      : table_(table), entries_(entries), origin_(origin), size_(size), border_(border) {}
-
-  AF_DEVICE Readers operator[](int r) const { return table_[index(r)].readers; }
-
-  // Begins with a box: readers begin, and end, with output 0 or beyond the last, as that output alone would
-  // have it.
-  AF_DEVICE void start(float centre, float extent, int positions) {
-    centre_ = centre;
-    extent_ = extent;
-    positions_ = positions;
-    const BilinearFootprint<float> first = footprint(0);
-    for (int n = thread_index(); n < entries_; n += kThreads) {
-      const int r = pixel(n);
-      table_[n].ends.begin = r < first.end ? 0 : positions_;
-      table_[n].ends.end = r < first.begin ? 0 : positions_;
-    }
-  }
-
-  // Positions are monotone in the output. So the readers of a pixel begin with the first output whose
-  // footprint ends behind it, and end with the first one whose footprint begins behind it; each output knows
-  // the pixels for which it is that first one from its own footprint and the one before. No pixel searches.
-  AF_DEVICE void mark() const {
-    for (int m = 1 + thread_index(); m < positions_; m += kThreads) {
-      const BilinearFootprint<float> before = footprint(m - 1);
-      const BilinearFootprint<float> here = footprint(m);
-      for (int r = int(max_of<int64_t>(before.end, 0)); r < here.end; ++r) {
-        if (index(r) < entries_) table_[index(r)].ends.begin = m;
-      }
-      for (int r = int(before.begin); r < min_of<int64_t>(here.begin, size_); ++r) {
-        if (index(r) < entries_) table_[index(r)].ends.end = m;
-      }
-    }
-  }
-
-  AF_DEVICE void weigh() const {
-    for (int n = thread_index(); n < entries_; n += kThreads) {
-      const ReaderEnds ends = table_[n].ends;
-      const int r = pixel(n);
-      Readers readers;
-      readers.begin = extent_ < 0.0f ? positions_ - ends.end : ends.begin;
-      readers.count = max_of(ends.end - ends.begin, 0);
-      readers.weight0 = readers.count > 0 ? computed_weight(readers, 0, r) : 0.0f;
-      readers.weight1 = readers.count > 1 ? computed_weight(readers, 1, r) : 0.0f;
-      table_[n].readers = readers;
-    }
-  }
-
-  // The weight of the n-th reader of pixel r.
-  AF_DEVICE float weight(const Readers& readers, int n, int r) const {
-    return n == 0 ? readers.weight0 : n == 1 ? readers.weight1 : computed_weight(readers, n, r);
-  }
-
- private:
-  AF_DEVICE float computed_weight(const Readers& readers, int n, int r) const {
-    return BilinearFootprint<float>(centre_, extent_, readers.begin + n, positions_, size_, border_)
-        .weight(r)
-        .value;
-  }
-
-  // Entry of a pixel, and pixel of an entry.
-  AF_DEVICE int index(int r) const { return r < origin_ ? r - origin_ + size_ : r - origin_; }
-  AF_DEVICE int pixel(int n) const { return (origin_ + n) % size_; }
-
-  // Footprint of the m-th output in the order of position.
-  AF_DEVICE BilinearFootprint<float> footprint(int m) const {
-    const int output = extent_ < 0.0f ? positions_ - 1 - m : m;
-    return {centre_, extent_, output, positions_, size_, border_};
-  }
-
-  TableEntry* table_;
-  int entries_, origin_, size_;
-  bool border_;
-  float centre_, extent_;  // of the box on the axis
-  int positions_;          // outputs of the axis
+  AF_HD int planes() const { return interleaved ? 1 : channels; }
+  AF_HD int scanline() const { return interleaved ? width * channels : width; }  // elements
+  AF_HD int plane() const { return height * scanline(); }
+  // Planes that are whole in a tile are one run of memory.
+  AF_HD bool merged() const { return tile_rows == height; }
+  AF_HD int blocks_down() const { return (down + tiles - 1) / tiles; }
+  AF_HD int sums() const { return (tile_planes * pitch + 2 * kMaxPiece - 1) / kMaxPiece * kMaxPiece; }
 };
 
 // ---------------------------------------------------------------------------------------------------
 // The tile
 
-// Pieces of a thread and their sums, which lie in a column of the thread's own.
+// Writes a run of sums to memory, and clears them. Sums before 16 bytes of elements lie at a multiple of 16
+// bytes; the threads of the block share the work.
 template <class T>
-class Tile {
- public:
-  static constexpr int kPiece = 16 / int(sizeof(T));  // elements of a piece
-
-  AF_DEVICE Tile(T* frame, int elements)
-      : frame_(frame),
-        elements_(elements),
-        origin_(int(blockIdx.y) * kTile - int(reinterpret_cast<uintptr_t>(frame) % 16 / sizeof(T))),
-        sums_(reinterpret_cast<float*>(dynamic_shared()) + thread_index()) {}
-
-  // The first element that is in the frame.
-  AF_DEVICE unsigned first() const { return unsigned(max_of(origin_, 0)); }
-
-  AF_DEVICE void clear_sums() const {
-    for (int n = 0; n < kOwned; ++n) sum(n) = 0;
-  }
-
-  // The sum of the n-th element of this thread.
-  AF_DEVICE float& sum(int n) const { return sums_[n * kThreads]; }
-
-  // Elements [begin, end) of a piece are in the frame.
-  AF_DEVICE int begin(int first) const { return max_of(-first, 0); }
-  AF_DEVICE int end(int first) const { return min_of(kPiece, elements_ - first); }
-
-  // Calls f(first, n) for the pieces of this thread that have elements of the frame: for e in [0, kPiece)
-  // those are elements first + e of the frame, and n + e of the thread.
-  template <class F>
-  AF_DEVICE void for_each_piece(const F& f) const {
-    for (int piece = 0; piece < kOwned / kPiece; ++piece) {
-      const int first = origin_ + (piece * kThreads + thread_index()) * kPiece;
-      if (first + kPiece <= 0 || first >= elements_) continue;
-      f(first, piece * kPiece);
+AF_DEVICE void write_run(T* to, float* sums, int count) {
+  constexpr int kPiece = 16 / int(sizeof(T));
+  const int head = min_of(int((-reinterpret_cast<uintptr_t>(to) & 15) / sizeof(T)), count);
+  const int pieces = (count - head) / kPiece, tail = head + pieces * kPiece, thread = thread_index();
+  const auto write_one = [&](int n) {
+    to[n] = Store<T>::from(sums[n]);
+    sums[n] = 0;
+  };
+  if (thread < head) write_one(thread);
+#pragma unroll 1
+  for (int n = head + thread * kPiece; n < tail; n += kThreads * kPiece) {
+    T values[kPiece];
+#pragma unroll
+    for (int e = 0; e < kPiece; e += 4) {
+      const Bytes16 four = load_16(sums + n + e);
+      store_16(sums + n + e, {});
+#pragma unroll
+      for (int i = 0; i < 4; ++i) values[e + i] = Store<T>::from(float_of(four.word[i]));
     }
+    Bytes16 bytes;
+    memcpy(&bytes, values, sizeof(bytes));
+    store_16(to + n, bytes);
+  }
+  if (tail + thread < count) write_one(tail + thread);
+}
+
+// Scanlines [first_row, first_row + rows) of planes [first_plane, first_plane + planes) of a frame.
+template <int kCount>
+struct Tile {
+  const TileLayout& layout;
+  int first_plane, planes, first_row, rows;
+  int groups;       // of channels, and columns of a pixel
+  uint32_t within;  // mask of the elements that lie before another in its 16 bytes
+  uint32_t start;   // the first element's number in memory, of which these bits count
+
+  AF_DEVICE Tile(const CropResize& p, const TileLayout& layout, int64_t frame, int across, int down)
+      : layout(layout),
+        first_plane(across * layout.tile_planes),
+        planes(min_of(layout.tile_planes, layout.planes() - first_plane)),
+        first_row(down * layout.tile_rows),
+        rows(min_of(layout.tile_rows, layout.height - first_row)),
+        groups((layout.interleaved ? layout.channels : planes) / kCount) {
+    const uint32_t size = uint32_t(size_of(p.frames.dtype));
+    within = 16 / size - 1;
+    start = uint32_t(reinterpret_cast<uintptr_t>(p.frames.data) & 15) / size +
+            uint32_t(frame * p.frames.lead_stride[0]) + uint32_t(offset(0));
   }
 
-  AF_DEVICE void write() const {
-    for_each_piece([&](int first, int n) {
-      T values[kPiece];
+  // Elements of the frame before the tile's part of a plane.
+  AF_DEVICE int offset(int plane) const {
+    return (first_plane + plane) * layout.plane() + first_row * layout.scanline();
+  }
+
+  // [sums], the owners of columns add, then all threads write and clear.
+  AF_DEVICE static float* sums() { return reinterpret_cast<float*>(dynamic_shared()); }
+
+  // The sums of that part: those of a run have the offset from a piece that its elements have in memory.
+  AF_DEVICE float* sums(int plane) const {
+    const uint32_t run = layout.merged() ? start : start + uint32_t(plane * layout.plane());
+    return sums() + plane * layout.pitch + (run & within);
+  }
+
+  // The sum of a channel of the tile, at x in its first scanline.
+  AF_DEVICE float* sums(int channel, int x) const {
+    return layout.interleaved ? sums(0) + x * layout.channels + channel : sums(channel) + x;
+  }
+
+  // Writes the sums to the frame.
+  template <class T>
+  AF_DEVICE void write(T* frame) const {
+    const int runs = layout.merged() ? 1 : planes, run = rows * layout.scanline() * (planes / runs);
+#pragma unroll 1
+    for (int n = 0; n < runs; ++n) write_run(frame + offset(n), sums(n), run);
+  }
+};
+
+// ---------------------------------------------------------------------------------------------------
+// Columns
+
+using Footprint = BilinearFootprint32<float>;
+
+// Row m of the patches, in the order of position.
+AF_DEVICE int row_in_order(const CropResize& p, const Box<float>& box, int m) {
+  return output_in_order(m, box.h, int(p.patches.height));
+}
+
+AF_DEVICE Footprint footprint_of_row(const CropResize& p, const Box<float>& box, int m) {
+  return {box.cy, box.h, row_in_order(p, box, m), int(p.patches.height), int(p.frames.height), p.border};
+}
+
+// The columns of a warp, one of each lane, and what a box gives to them.
+template <class G, int kCount>
+class Columns {
+ public:
+  using Tile = adafocus::Tile<kCount>;
+  static constexpr int kRows = kRowsAtOnce<kCount>;
+
+  AF_DEVICE bool are_of(int64_t k) const { return k == k_; }
+
+  // Begins with box k, at the first row that reads scanline y or lies past it. The lane's column is number n,
+  // which may not exist.
+  AF_DEVICE void start(const CropResize& p, const Tile& tile, int64_t k, const Box<float>& box, int n,
+                       int y) {
+    const int width = tile.layout.width;
+    k_ = int(k);
+    const int rows = int(p.patches.height), outputs = int(p.patches.width);
+    next_ = first_reader<BilinearFootprint32>(y, box.cy, box.h, rows, tile.layout.height, p.border);
+    count_ = 0;
+    if (n >= width * tile.groups) return;
+    x_ = tile.layout.interleaved ? n / tile.groups : n % width;
+    group_ = tile.layout.interleaved ? n % tile.groups : n / width;
+    const RangeOf<int> readers = readers_of<BilinearFootprint32>(x_, box.cx, box.w, outputs, width, p.border);
+    begin_ = readers.begin;
+    count_ = readers.end - readers.begin;
+    weight0_ = count_ > 0 ? weight(p, 0) : 0.0f;
+    weight1_ = count_ > 1 ? weight(p, 1) : 0.0f;
+    const int channel = tile.first_plane + group_;
+    from_ = typed<const G>(p.patches.data) + p.patch_offset(k) + channel * p.patches.stride_c +
+            begin_ * p.patches.stride_x;
 #pragma unroll
-      for (int e = 0; e < kPiece; ++e) values[e] = Store<T>::from(sum(n + e));
-      if (first >= 0 && first + kPiece <= elements_) {
-        Bytes16 bytes;
-        memcpy(&bytes, values, sizeof(bytes));
-        store_16(frame_ + first, bytes);
-      } else {
+    for (int c = 0; c < kCount; ++c) scale_[c] = scale_of<float>(p, channel + c * tile.groups);
+  }
+
+  // Goes back to where rows may read scanline y.
+  AF_DEVICE void step_back(const CropResize& p, const Box<float>& box, int y) {
+    while (next_ > 0 && footprint_of_row(p, box, next_ - 1).end > y) next_ = max_of(next_ - kRowsBack, 0);
+  }
+
+  // Adds what the rows give to scanlines [first, last) of the tile, numbered in the tile.
+  AF_DEVICE void add(const CropResize& p, const Tile& tile, const Box<float>& box, int first, int last) {
+    const int rows = int(p.patches.height), lane = thread_index() % kWarp, scanline = tile.layout.scanline();
+    const bool reads = count_ > 0;
+    if (__ballot_sync(kAllLanes, reads) == 0) return;
+    float* sums[kCount];
 #pragma unroll
-        for (int e = 0; e < kPiece; ++e) {
-          if (first + e >= 0 && first + e < elements_) frame_[first + e] = values[e];
+    for (int c = 0; c < kCount; ++c) sums[c] = tile.sums(group_ + c * tile.groups, x_);
+    for (int found = kWarp; found == kWarp && next_ < rows; next_ += found) {
+      // Each lane looks at one of the next rows; the tile reads those from the first that are neither before
+      // it nor past it.
+      const int m = next_ + lane;
+      const Footprint y = footprint_of_row(p, box, min_of(m, rows - 1));
+      const unsigned before = __ballot_sync(kAllLanes, y.end <= tile.first_row + first);
+      const unsigned past = __ballot_sync(kAllLanes, m >= rows || y.begin >= tile.first_row + last);
+      const int scanline0 = y.neighbours().first - tile.first_row;
+      const int scanline1 = y.neighbours().second - tile.first_row;
+      const float weight1 = y.neighbours().u1;
+      found = past == 0 ? kWarp : __ffs(past) - 1;
+      for (int i = __popc(before); i < found; i += kRows) {
+        float in_row[kRows][kCount];
+        if (reads) read(p, tile, box, next_ + i, in_row);
+#pragma unroll
+        for (int q = 0; q < kRows; ++q) {
+          if (i + q >= found) break;
+          const int to0 = __shfl_sync(kAllLanes, scanline0, i + q);
+          const int to1 = __shfl_sync(kAllLanes, scanline1, i + q);
+          const float u1 = __shfl_sync(kAllLanes, weight1, i + q);
+          if (!reads) continue;
+          if (to0 >= first && to0 < last) add_to(sums, to0 * scanline, 1.0f - u1, in_row[q]);
+          if (to1 >= first && to1 < last) add_to(sums, to1 * scanline, u1, in_row[q]);
         }
       }
-    });
+    }
   }
 
  private:
-  T* frame_;
-  int elements_, origin_;
-  float* sums_;  // [kOwned, kThreads] from the thread's column on, which the thread alone writes and reads
+  // The weight of x for the b-th output that reads it. It is asked for so seldom that the box needs no
+  // registers.
+  AF_DEVICE float weight(const CropResize& p, int b) const {
+    const Box<float> box = p.box<float>(k_);
+    const Footprint x(box.cx, box.w, begin_ + b, int(p.patches.width), int(p.frames.width), p.border);
+    return x.weight(x_).value;
+  }
+
+  // Sums rows m, m + 1, ... of the patch's gradient where they read x; beyond the last row, the last again.
+  AF_DEVICE void read(const CropResize& p, const Tile& tile, const Box<float>& box, int m,
+                      float (&in_row)[kRows][kCount]) const {
+    const int stride_c = tile.groups * tile.layout.stride_c, stride_x = tile.layout.stride_x;
+    int at[kRows];
+#pragma unroll
+    for (int q = 0; q < kRows; ++q) {
+      at[q] = row_in_order(p, box, min_of(m + q, int(p.patches.height) - 1)) * tile.layout.stride_y;
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) {
+        const float value0 = load_as<float>(from_[at[q] + c * stride_c]);
+        const float value1 = count_ > 1 ? load_as<float>(from_[at[q] + stride_x + c * stride_c]) : 0.0f;
+        in_row[q][c] = weight0_ * value0 + weight1_ * value1;
+      }
+    }
+#pragma unroll 1
+    for (int b = 2; b < count_; ++b) {  // only enlarged boxes have more than two
+      const float w = weight(p, b);
+#pragma unroll
+      for (int q = 0; q < kRows; ++q) {
+#pragma unroll
+        for (int c = 0; c < kCount; ++c) {
+          in_row[q][c] += w * load_as<float>(from_[at[q] + b * stride_x + c * stride_c]);
+        }
+      }
+    }
+#pragma unroll
+    for (int q = 0; q < kRows; ++q) {
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) in_row[q][c] *= scale_[c];
+    }
+  }
+
+  AF_DEVICE static void add_to(float* const (&sums)[kCount], int at, float weight,
+                               const float (&values)[kCount]) {
+    float sum[kCount];
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) sum[c] = sums[c][at];
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) sums[c][at] = sum[c] + weight * values[c];
+  }
+
+  int k_ = -1;
+  int next_;                   // row, in the order of position
+  int x_ = 0, group_ = 0;      // of the lane's column
+  int begin_ = 0, count_ = 0;  // outputs that read x
+  float weight0_, weight1_;    // of the first two
+  float scale_[kCount];        // of the channels
+  const G* from_;              // the first channel's gradient, in row 0, at the first output
 };
 
-// The gradient of the element at a place, from the outputs that read it, of which the first is `from`.
-template <class G>
-AF_DEVICE float gather_element(const CropResize& p, const G* from, const ReaderTable& rows, const Readers& y,
-                               const ReaderTable& columns, const Readers& x, const Place& place) {
-  float sum = 0;
-  for (int a = 0; a < y.count; ++a) {
-    float in_row = 0;
-    for (int b = 0; b < x.count; ++b) {
-      in_row += columns.weight(x, b, place.x) *
-                load_as<float>(from[a * p.patches.stride_y + b * p.patches.stride_x]);
-    }
-    sum += rows.weight(y, a, place.y) * in_row;
-  }
-  return sum;
+// Calls f(n, part, parts) in whole warps, whose lanes have a column n each: this thread takes one of so many
+// parts of its scanlines. The last warp's columns may not exist.
+template <class F>
+AF_DEVICE void for_each_column(int columns, const F& f) {
+  const int across = min_of((columns + kWarp - 1) / kWarp, kWarps), parts = kWarps / across;
+  const int warp = thread_index() / kWarp, lane = thread_index() % kWarp;
+  if (warp >= parts * across) return;
+  for (int n = warp % across * kWarp; n < columns; n += across * kWarp) f(n + lane, warp / across, parts);
 }
 
-// Adds the gradient of a patch, [C, P_h, P_w] in its strides, to the tile.
-template <class T, class G>
-AF_DEVICE void gather(const CropResize& p, const G* patch, const ReaderTable& rows,
-                      const ReaderTable& columns, const DenseOrder& order, const Tile<T>& tile) {
-  tile.for_each_piece([&](int first, int n) {
-    const int begin = tile.begin(first), end = tile.end(first);
-    order.for_each_run(
-        order.at(unsigned(first + begin)), begin, end, [&](const Place& start, int begin, int end) {
-          const Readers y = rows[start.y];
-          if (y.count == 0) return;
-          order.for_each_pixel(start, begin, end, [&](const Place& place, int begin, int end) {
-            const Readers x = columns[place.x];
-            if (x.count == 0) return;
-            const G* from = patch + place.c * p.patches.stride_c + y.begin * p.patches.stride_y +
-                            x.begin * p.patches.stride_x;
-            for (int e = begin, c = place.c; e < end; ++e, ++c, from += p.patches.stride_c) {
-              tile.sum(n + e) += scale_of<float>(p, c) * gather_element(p, from, rows, y, columns, x, place);
-            }
-          });
-        });
-  });
-}
-
-// Grid: (frame, tile). Each element gathers from the outputs that read it, box by box.
-template <class T>
-__launch_bounds__(kThreads, 3) AF_KERNEL
+// Grid: (frame, tiles of it).
+template <class G, int kCount>
+__launch_bounds__(kThreads, kCount < 4 ? 3 : 2) AF_KERNEL
     crop_resize_bwd_frames_tiled_kernel(const CropResize p, const TileLayout layout) {
+  using Tile = Tile<kCount>;
   const int64_t frame = blockIdx.x;
-  const int height = int(p.frames.height), width = int(p.frames.width);
-  const DenseOrder order{unsigned(p.frames.channels), unsigned(height), unsigned(width),
-                         p.frames.stride_c == 1};
-  const Tile<T> tile(typed<T>(p.frames.data) + frame * p.frames.lead_stride[0], layout.elements);
-  const Place corner = order.at(tile.first());
-  // [columns + rows], all threads write in each step and read in the next
-  TableEntry* const tables = reinterpret_cast<TableEntry*>(dynamic_shared() + kTileBytes);
-  ReaderTable columns(tables, layout.columns, corner.x, width, p.border);
-  ReaderTable rows(tables + layout.columns, layout.rows, corner.y, height, p.border);
-  tile.clear_sums();
-  for_each_box<float>(p, frame, [&](int64_t k) {
-    const Box<float> box = p.box<float>(k);
-    columns.start(box.cx, box.w, int(p.patches.width));  // 1
-    rows.start(box.cy, box.h, int(p.patches.height));
-    __syncthreads();
-    columns.mark();  // 2
-    rows.mark();
-    __syncthreads();
-    columns.weigh();  // 3
-    rows.weigh();
-    __syncthreads();
-    visit(p.patches.dtype, [&](auto tag) {  // 4
-      using G = typename decltype(tag)::type;
-      gather(p, typed<const G>(p.patches.data) + p.patch_offset(k), rows, columns, order, tile);
+  const int blocks_down = layout.blocks_down(), across = int(blockIdx.y) / blocks_down;
+  const int begin = int(blockIdx.y) % blocks_down * layout.tiles;
+  const int end = min_of(begin + layout.tiles, layout.down);
+  for (int n = 4 * thread_index(); n < layout.sums(); n += 4 * kThreads) store_16(Tile::sums() + n, {});
+  __syncthreads();
+  Columns<G, kCount> own;
+  for (int down = begin; down < end; ++down) {
+    const Tile tile(p, layout, frame, across, down);
+    const int columns = layout.width * tile.groups;
+    for_each_box<float>(p, frame, [&](int64_t k) {
+      const Box<float> box = p.box<float>(k);
+      const RangeOf<int> read =
+          pixels_of<BilinearFootprint32>(box.cy, box.h, int(p.patches.height), layout.height, p.border);
+      if (read.end <= tile.first_row || read.begin >= tile.first_row + tile.rows) return;
+      for_each_column(columns, [&](int n, int part, int parts) {
+        const int share = (tile.rows + parts - 1) / parts, first = part * share;
+        const int last = min_of(first + share, tile.rows), y = tile.first_row + first;
+        if (own.are_of(k) && columns <= kThreads && parts == 1) {
+          own.step_back(p, box, y);
+        } else {
+          own.start(p, tile, k, box, n, y);
+        }
+        own.add(p, tile, box, first, last);
+      });
     });
-    __syncthreads();  // the tables are read before the next box overwrites them
-  });
-  tile.write();
+    __syncthreads();
+    visit_small_float(p.frames.dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      tile.write(typed<T>(p.frames.data) + frame * p.frames.lead_stride[0]);
+    });
+    __syncthreads();  // the sums are cleared before the next tile's are added
+  }
 }
 
+// Channels of a column: a divisor of the channels of a frame.
+int channels_of_column(const CropResize& p) {
+  return p.frames.channels % 4 == 0 ? 4 : p.frames.channels % 3 == 0 ? 3 : 1;
+}
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The layout of a call, or one of no tiles if they can't be made.
 TileLayout tile_layout(const CropResize& p) {
   const ImageBatch& frames = p.frames;
-  const int64_t elements = frames.channels * frames.height * frames.width;
+  const int64_t channels = frames.channels, height = frames.height, width = frames.width;
+  const int64_t elements = channels * height * width;
+  const auto stride = [](int64_t size, int64_t step) { return size > 1 ? step : 0; };
+  const int64_t stride_c = stride(channels, p.patches.stride_c);
+  const int64_t stride_y = stride(p.patches.height, p.patches.stride_y);
+  const int64_t stride_x = stride(p.patches.width, p.patches.stride_x);
+  const int64_t patch = channels * stride_c + p.patches.height * stride_y + p.patches.width * stride_x;
   TileLayout layout{};
-  if (p.antialias || p.double_precision || !is_small_float(frames.dtype) || !is_dense(frames) ||
-      elements > (kMaxGridY - 1) * kTile || p.patches.height > INT32_MAX || p.patches.width > INT32_MAX) {
+  if (p.antialias || p.double_precision || !is_small_float(frames.dtype) ||
+      !is_small_float(p.patches.dtype) || !is_dense(frames) || elements == 0 || elements > kMost32 ||
+      p.patches.height > kMost32 || p.patches.width > kMost32 || patch > INT32_MAX) {
     return layout;
   }
-  const int64_t pixels = frames.stride_c == 1 ? kTile / frames.channels + 2 : kTile;
-  layout.elements = int(elements);
-  layout.columns = int(min_of(frames.width, pixels));
-  layout.rows = int(min_of(frames.height, pixels / frames.width + 2));
+  layout.stride_c = int(stride_c);
+  layout.stride_y = int(stride_y);
+  layout.stride_x = int(stride_x);
+  layout.interleaved = frames.stride_c == 1;
+  layout.channels = int(channels);
+  layout.height = int(height);
+  layout.width = int(width);
+  const int64_t count = channels_of_column(p),
+                planes = layout.interleaved ? 1 : count;  // the fewest of a tile
+  const int64_t row_bytes = planes * layout.scanline() * int64_t(sizeof(float));
+  const int64_t down = divide_up(height, clamp_to<int64_t>(kTileBytes / row_bytes, 1, height));
+  layout.tile_rows = int(divide_up(height, down));
+  layout.down = int(divide_up(height, layout.tile_rows));
+  // Planes that are whole may be more, until each thread has a column.
+  const int64_t most = min_of(kTileBytes / (row_bytes * height), divide_up(kThreads, width));
+  layout.tile_planes = int(planes);
+  if (layout.merged() && !layout.interleaved) {
+    layout.tile_planes = int(planes * clamp_to<int64_t>(most, 1, channels / planes));
+  }
+  const int64_t part = layout.tile_rows * layout.scanline();
+  layout.pitch = int(layout.merged() ? part : divide_up(part, kMaxPiece) * kMaxPiece + kMaxPiece);
+  layout.across = int(divide_up(layout.planes(), layout.tile_planes));
+  const int64_t blocks =
+      p.frames.count * layout.across >= kManyFrames ? divide_up(layout.down, kTiles) : layout.down;
+  layout.tiles = int(divide_up(layout.down, blocks));
+  if (layout.sums() * sizeof(float) > kMaxShared - kStaticShared ||
+      int64_t(layout.across) * layout.blocks_down() > kMaxGridY) {
+    return {};
+  }
   return layout;
 }
 
 }  // namespace
 
-bool can_tile_bwd_frames(const CropResize& p) { return tile_layout(p).elements > 0; }
+bool can_tile_bwd_frames(const CropResize& p) { return tile_layout(p).tiles > 0; }
 
 const char* crop_resize_bwd_frames_tiled(const CropResize& p, void* stream) {
   const TileLayout layout = tile_layout(p);
-  return visit_small_float(p.frames.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    constexpr int kBefore = Tile<T>::kPiece;  // elements by which the first tile may begin before the frame
-    const int64_t tiles = (layout.elements + kBefore + kTile - 1) / kTile;
-    return launch(crop_resize_bwd_frames_tiled_kernel<T>, dim3(unsigned(p.frames.count), unsigned(tiles)),
-                  dim3(kThreads), kTileBytes + (layout.rows + layout.columns) * sizeof(TableEntry), stream, p,
-                  layout);
+  const dim3 grid(unsigned(p.frames.count), unsigned(layout.across * layout.blocks_down()));
+  return visit_small_float(p.patches.dtype, [&](auto tag) {
+    return visit_int<1, 3, 4>(channels_of_column(p), [&](auto count) {
+      return launch(crop_resize_bwd_frames_tiled_kernel<typename decltype(tag)::type, count()>, grid,
+                    dim3(kThreads), layout.sums() * sizeof(float), stream, p, layout);
+    });
   });
 }
 

@@ -6,6 +6,18 @@
 namespace adafocus {
 namespace {
 
+// Copies `count` bytes from shared memory, in 16-byte pieces; those before the first boundary and behind the
+// last one go singly. Both ends have the same offset from a boundary; the threads of the block share the
+// work.
+AF_DEVICE void unstage_bytes(unsigned char* to, const unsigned char* from, int count) {
+  const int head = min_of(int(-reinterpret_cast<uintptr_t>(to) & 15), count), pieces = (count - head) / 16;
+  const int thread = thread_index(), tail = head + 16 * pieces;
+  if (thread < head) to[thread] = from[thread];
+#pragma unroll 1
+  for (int n = thread; n < pieces; n += kThreads) store_16(to + head + 16 * n, load_16(from + head + 16 * n));
+  if (tail + thread < count) to[tail + thread] = from[tail + thread];
+}
+
 // Output rows of a strip, collected in shared memory and written in 16-byte pieces: one run of interleaved
 // channels, or a run of each plane, with the same offset from a 16-byte boundary as in global memory.
 template <class T>

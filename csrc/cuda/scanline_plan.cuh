@@ -53,7 +53,7 @@ struct StagedTables {
 };
 
 // 1 if a pixel has a value: it lies in the frame, or the edge is copied.
-AF_DEVICE float is_inside(const CropResize& p, int64_t pixel, int64_t size) {
+AF_DEVICE float is_inside(const CropResize& p, int pixel, int size) {
   return p.border || (pixel >= 0 && pixel < size) ? 1.0f : 0.0f;
 }
 
@@ -99,11 +99,11 @@ AF_DEVICE NumberedSlots number_slots(const TwoScanlines& read, const TwoVotes& a
 template <int kSegments, class Place>
 AF_DEVICE void plan_scanlines(const CropResize& p, const Box<float>& box, bool valid, int first, int count,
                               const Place& place, int zero_place, StagedTables<kSegments>& tables) {
-  const int lane = thread_index(), height = int(p.frames.height), i = first + min_of(lane, count - 1);
+  const int lane = thread_index(), i = first + min_of(lane, count - 1);
+  const int height = int(p.frames.height), rows = int(p.patches.height);
   const bool exists = lane < count, mirrored = box.h < 0.0f;
-  const Tap<float> tap = sample_tap(box.cy, box.h, i, p.patches.height, height);
-  const int upper = int(clamp_to<int64_t>(tap.first, 0, height - 1));
-  const int lower = int(clamp_to<int64_t>(tap.first + 1, 0, height - 1));
+  const Tap<float, int> tap = sample_tap(box.cy, box.h, i, rows, height);
+  const int upper = clamp_to(tap.first, 0, height - 1), lower = clamp_to(tap.first + 1, 0, height - 1);
   const TwoScanlines read{mirrored ? lower : upper, mirrored ? upper : lower};
 
   const TwoVotes adds = added_scanlines(read, exists, lane);  // 1
@@ -123,7 +123,7 @@ AF_DEVICE void plan_scanlines(const CropResize& p, const Box<float>& box, bool v
                        inside1 > 0.0f ? place(lower_slot, lower) : zero_place, tap.u1,
                        tap.u0 * inside0 + tap.u1 * inside1};
   if (!valid) tables.rows[lane] = {zero_place, zero_place, 0.0f, 1.0f};
-  tables.slopes[lane] = {sample_offset<float>(i, p.patches.height), inside1 - inside0};
+  tables.slopes[lane] = {sample_offset<float>(i, rows), inside1 - inside0};
 }
 
 }  // namespace adafocus

@@ -17,16 +17,26 @@ constexpr int kMaxBytesPerColumn = 64;
 // Sizes in dynamic shared memory, the same on the host and in the kernel: slots of scanlines, then the output
 // of a strip if the kernel has one. Each slot is one segment or three.
 struct StagedLayout {
-  int strip;      // output rows of a strip
-  int segments;   // of a scanline: 1 (interleaved channels) or 3 (planes)
-  int pitch;      // bytes from segment to segment
-  int out_pitch;  // bytes from run to run of the output's strip, 0 where there is no output
+  int strip;               // output rows of a strip
+  int segments;            // of a scanline: 1 (interleaved channels) or 3 (planes)
+  int pitch;               // bytes from segment to segment
+  int out_pitch;           // bytes from run to run of the output's strip, 0 where there is no output
+  int stride_y, stride_c;  // bytes from scanline to scanline and from channel to channel of a frame
+  int64_t frames_bytes;    // from the first byte of the frames to the last one and one
 
   // Two scanlines of each output row of a strip, and one of zeros.
   AF_HD int slots() const { return 2 * strip + 1; }
   AF_HD int slots_bytes() const { return slots() * segments * pitch; }
   AF_HD int bytes(int out_runs) const { return slots_bytes() + out_runs * out_pitch; }
 };
+
+// Bytes from the first element of a batch to the last one and one.
+inline int64_t bytes_of(const ImageBatch& images) {
+  int64_t last = (images.channels - 1) * images.stride_c + (images.height - 1) * images.stride_y +
+                 (images.width - 1) * images.stride_x;
+  for (int d = 0; d < images.lead_dims; ++d) last += (images.lead_size[d] - 1) * images.lead_stride[d];
+  return (last + 1) * size_of(images.dtype);
+}
 
 inline int round_up_16(int64_t bytes) { return int((bytes + 15) / 16 * 16); }
 
@@ -42,9 +52,14 @@ inline StagedLayout staged_layout(const CropResize& p, bool with_output) {
   const bool dense = (interleaved ? p.frames.stride_x == kChannels : p.frames.stride_x == 1);
   if (p.frames.count == 0 || p.frames.channels != kChannels || p.antialias || p.double_precision ||
       size == 8 || !dense || !is_small_float(p.patches.dtype) ||
-      p.frames.width * size * kChannels > kMaxBytesPerColumn * p.patches.width || p.patches.width > 1024) {
+      p.frames.width * size * kChannels > kMaxBytesPerColumn * p.patches.width || p.patches.width > 1024 ||
+      p.frames.height > kMost32 || p.patches.height > kMost32 ||
+      (p.frames.height * p.frames.stride_y + kChannels * p.frames.stride_c) * size > INT32_MAX) {
     return layout;
   }
+  layout.stride_y = int(p.frames.stride_y * size);
+  layout.stride_c = int(p.frames.stride_c * size);
+  layout.frames_bytes = bytes_of(p.frames);
   layout.segments = interleaved ? 1 : kChannels;
   layout.pitch = round_up_16(scanline + 15 + 2 * kMargin);
   const int runs = out_runs(p);

@@ -18,7 +18,6 @@
 #pragma once
 
 #include "cuda/scanline_plan.cuh"
-#include "cuda/stage_bytes.cuh"
 
 namespace adafocus {
 
@@ -27,7 +26,10 @@ template <class T, bool kInterleaved>
 class StagedScanlines {
  public:
   static constexpr int kSegments = kInterleaved ? 1 : kChannels;
+  static constexpr int kLanes = 8;  // of a segment: as many as copy a cache line
   static constexpr int kPixel = int(sizeof(T)) * (kInterleaved ? kChannels : 1);  // bytes between pixels
+  // Bytes behind a segment that are read with its last ones: the rest of three words.
+  static constexpr int kBehind = kInterleaved && sizeof(T) == 1 ? 5 : 0;
   using Tables = StagedTables<kSegments>;
 
   // The two pixels of a scanline that an output column reads, neighbours in a segment.
@@ -42,12 +44,18 @@ class StagedScanlines {
   AF_DEVICE StagedScanlines(const CropResize& p, int64_t k, bool valid, const StagedLayout& layout,
                             Tables& tables)
       : p_(p), box_(p.box<float>(k)), valid_(valid), layout_(layout), tables_(tables) {
-    const int64_t width = p.frames.width;
-    const Range pixels = pixels_of<BilinearFootprint>(box_.cx, box_.w, p.patches.width, width, p.border);
-    start_ = clamp_to<int64_t>(pixels.begin, 0, width - 1);
-    count_ = int(clamp_to<int64_t>(pixels.end, start_ + 1, width) - start_);
+    const int width = int(p.frames.width), columns = int(p.patches.width);
+    const RangeOf<int> pixels = pixels_of<BilinearFootprint32>(box_.cx, box_.w, columns, width, p.border);
+    start_ = clamp_to(pixels.begin, 0, width - 1);
+    count_ = clamp_to(pixels.end, start_ + 1, width) - start_;
+    const int first = sample_tap(box_.cx, box_.w, 0, columns, width).first;
+    const int last = sample_tap(box_.cx, box_.w, columns - 1, columns, width).first;
+    inside_ = min_of(first, last) >= 0 && max_of(first, last) < width - 1;
     image_ = static_cast<const unsigned char*>(p.frames.data) +
              (p.frames.offset(valid ? p.frame_of(k) : 0) + start_ * p.frames.stride_x) * int64_t(sizeof(T));
+    const unsigned char* const end =
+        segment(int(p.frames.height) - 1, kSegments - 1) + count_ * kPixel;  // of the frame's last segment
+    whole_ = lies_in_frames(image_ - 15) && lies_in_frames(end + kBehind - 1);
   }
 
   // Plans output rows [first, first + count) and copies the scanlines that they read; a barrier must follow.
@@ -58,24 +66,26 @@ class StagedScanlines {
           zero_place(), tables_);
     }
     __syncthreads();
-    const int lane = thread_index() % kWarp, warp = thread_index() / kWarp;
-    for (int n = warp; n < tables_.slots * kSegments; n += kWarps) stage_segment(n, lane);
+    for_each_segment([&](int n, int lane) { stage_segment(n, lane); });
     if (tables_.zeros) stage_zeros();
     copy_async_wait_all();
+    if (inside_) return;
+    __syncthreads();  // the margins are written over what was copied there
+    for_each_segment([&](int n, int lane) { stage_margins(n, lane); });
   }
 
   AF_DEVICE ScanlinePair row(int i) const { return tables_.rows[i]; }
   AF_DEVICE Slopes slopes(int i) const { return tables_.slopes[i]; }
 
   AF_DEVICE PixelPair column(int j) const {
-    const int64_t width = p_.frames.width;
-    const Tap<float> tap = sample_tap(box_.cx, box_.w, j, p_.patches.width, width);
-    const int first = int(clamp_to<int64_t>(tap.first - start_, -2, count_));  // the margin holds two pixels
+    const int width = int(p_.frames.width), columns = int(p_.patches.width);
+    const Tap<float, int> tap = sample_tap(box_.cx, box_.w, j, columns, width);
+    const int first = clamp_to(tap.first - start_, -2, count_);  // the margin holds two pixels
     const float inside0 = is_inside(p_, tap.first, width), inside1 = is_inside(p_, tap.first + 1, width);
     return {first * kPixel,
             tap.u1,
             tap.u0 * inside0 + tap.u1 * inside1,
-            {sample_offset<float>(j, p_.patches.width), inside1 - inside0}};
+            {sample_offset<float>(j, columns), inside1 - inside0}};
   }
 
   // The two pixels of a column in the scanline at a place, as stored.
@@ -116,19 +126,45 @@ class StagedScanlines {
   }
 
  private:
-  // Copies segment n, in one warp.
+  // Calls f(n, lane) for all segments n: eight lanes share the work on one, 128 bytes at a time.
+  template <class F>
+  AF_DEVICE void for_each_segment(const F& f) const {
+    const int segments = tables_.slots * kSegments;
+    for (int n = thread_index() / kLanes; n < segments; n += kThreads / kLanes) f(n, thread_index() % kLanes);
+  }
+
+  // Copies a segment, in whole pieces of 16 bytes: at its ends those may bring bytes of the neighbours into
+  // the margins.
   AF_DEVICE void stage_segment(int n, int lane) const {
-    const int64_t scanline = tables_.scanline_of_slot[n / kSegments];
-    const unsigned char* const from = segment(scanline, n % kSegments);
-    unsigned char* const to = segments() + segment_at(n, scanline);
-    if (lane == 0) tables_.segment_at[n] = segment_at(n, scanline);
-    stage_bytes(to, from, count_ * kPixel, lane);
-    // Two pixels on either side: zero, or copies of the edge.
-    if (lane < 2 * kPixel) {
-      const int last = (count_ - 1) * kPixel;
-      to[lane - 2 * kPixel] = p_.border ? from[lane % kPixel] : 0;
-      to[lane + last + kPixel] = p_.border ? from[last + lane % kPixel] : 0;
+    const unsigned char* const from = segment(tables_.scanline_of_slot[n / kSegments], n % kSegments);
+    const int phase = int(reinterpret_cast<uintptr_t>(from) & 15), at = n * layout_.pitch + kMargin + phase;
+    const int bytes = count_ * kPixel;
+    if (lane == 0) tables_.segment_at[n] = at;
+#pragma unroll 1
+    for (int begin = 16 * lane - phase; begin < bytes + kBehind; begin += 16 * kLanes) {
+      if (whole_ || lies_in_frames(from + begin)) {
+        copy_async_16(segments() + at + begin, from + begin);
+      } else {
+#pragma unroll 1
+        for (int b = max_of(begin, 0); b < begin + 16; ++b) segments()[at + b] = b < bytes ? from[b] : 0;
+      }
     }
+  }
+
+  // Writes the two pixels on either side of a segment: zeros, or copies of the edge.
+  AF_DEVICE void stage_margins(int n, int lane) const {
+    unsigned char* const first = segments() + tables_.segment_at[n];
+    unsigned char* const last = first + (count_ - 1) * kPixel;
+    for (int b = lane; b < 2 * kPixel; b += kLanes) {
+      first[b - 2 * kPixel] = p_.border ? first[b % kPixel] : 0;
+      last[b + kPixel] = p_.border ? last[b % kPixel] : 0;
+    }
+  }
+
+  // True if 16 bytes from here on are of the frames' memory.
+  AF_DEVICE bool lies_in_frames(const unsigned char* at) const {
+    const unsigned char* const frames = static_cast<const unsigned char*>(p_.frames.data);
+    return at >= frames && at + 16 <= frames + layout_.frames_bytes;
   }
 
   AF_DEVICE void stage_zeros() const {
@@ -170,18 +206,18 @@ class StagedScanlines {
   AF_DEVICE int zero_slot() const { return 2 * layout_.strip; }
 
   // A scanline of a channel, or of all three, in global memory.
-  AF_DEVICE const unsigned char* segment(int64_t scanline, int64_t c) const {
-    return image_ + (scanline * p_.frames.stride_y + c * p_.frames.stride_c) * int64_t(sizeof(T));
+  AF_DEVICE const unsigned char* segment(int scanline, int c) const {
+    return image_ + (scanline * layout_.stride_y + c * layout_.stride_c);
   }
 
   // Bytes of shared memory before segment n, which belongs to a scanline.
-  AF_DEVICE int segment_at(int n, int64_t scanline) const {
+  AF_DEVICE int segment_at(int n, int scanline) const {
     return n * layout_.pitch + kMargin +
            int(reinterpret_cast<uintptr_t>(segment(scanline, n % kSegments)) & 15);
   }
 
   // Place of the scanline in a slot: where it starts, or the number of the first of its planes' segments.
-  AF_DEVICE int place(int slot, int64_t scanline) const {
+  AF_DEVICE int place(int slot, int scanline) const {
     return kInterleaved ? segment_at(slot, scanline) : slot * kSegments;
   }
 
@@ -195,8 +231,10 @@ class StagedScanlines {
   const StagedLayout& layout_;
   Tables& tables_;
   const unsigned char* image_;  // the first byte that the box reads of the frame's first scanline
-  int64_t start_;               // pixels of a scanline before those that are staged
+  int start_;                   // pixels of a scanline before those that are staged
   int count_;                   // pixels of a scanline that are staged
+  bool inside_;                 // no column reads beyond the frame's sides
+  bool whole_;                  // the 16 bytes that have a byte of a segment are of the frames' memory
 };
 
 }  // namespace adafocus

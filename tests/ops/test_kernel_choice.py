@@ -101,6 +101,63 @@ def test_tiled_gradient_of_the_frames(monkeypatch, dtype, layout):
     assert_close(pairs, dtype)
 
 
+# Frames whose tiles differ: bands that a thread shares with others, or has several columns of; planes that are whole in
+# a tile, one or many; blocks of several tiles; channels of one, three and four a column.
+TILED = [
+    ((3, 3, 40, 9), (6, 5)),
+    ((2, 3, 40, 700), (11, 30)),
+    ((2, 1, 21, 40), (30, 50)),
+    ((3, 24, 7, 7), (3, 3)),
+    ((2, 40, 30, 30), (7, 7)),
+    ((2, 6, 50, 50), (9, 9)),
+    ((1, 5, 64, 64), (16, 24)),
+    ((2, 72, 5, 90), (4, 8)),
+    ((257, 1, 3, 3100), (5, 40)),
+]
+
+
+def boxes_of_all_kinds(height: int, width: int) -> Tensor:
+    """[14, 4]: shrunk and enlarged, mirrored, without extent, partly and wholly outside, far larger than the frame."""
+    return torch.tensor(
+        [
+            (y * height, x * width, h * height, w * width)
+            for y, x, h, w in [
+                (0.5, 0.5, 1, 1),
+                (0.4, 0.6, 0.5, 0.7),
+                (0.7, 0.3, -0.6, 0.4),
+                (0.3, 0.5, 0.9, -1.1),
+                (0.5, 0.5, -0.2, -0.1),
+                (0.5, 0.25, 0, 0.5),
+                (0.25, 0.75, 0.5, 0),
+                (0.3, 0.3, 1e-7, 1e-7),
+                (0, 1, 0.8, 0.8),
+                (1, 0, 0.8, -0.8),
+                (-2, 0.5, 1, 1),
+                (0.5, 3, 1, 1),
+                (0.5, 0.5, 40, 40),
+                (0.6, 0.4, -7, 5),
+            ]
+        ]
+    )
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("shape", "size"), TILED, ids=str)
+def test_tiles_of_any_frames(monkeypatch, shape, size, layout, padding):
+    frames = random_images(shape, torch.float32, layout, seed=1).requires_grad_()
+    boxes = boxes_of_all_kinds(*shape[-2:])
+    index = torch.arange(len(boxes)) % min(shape[0], 2)
+    out = adafocus_ops.crop_resize(frames, boxes, size, frame_index=index, padding=padding, backend=NAME)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+
+    def gradient():
+        return [torch.autograd.grad(out, frames, upstream, retain_graph=True)[0]]
+
+    pairs = fast_and_any(monkeypatch, gradient, "bwd_frames_tiled_kernel<", "bwd_frames_any_kernel<")
+    assert_close(pairs, torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [*SMALL_FLOATS, torch.float64], ids=str)
 @pytest.mark.parametrize(("items", "k"), [(1, 1), (5, 5), (40, 7), (300, 150)])
 def test_samples_of_a_warp_are_those_of_a_block(monkeypatch, dtype, items, k):

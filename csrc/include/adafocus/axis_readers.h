@@ -5,33 +5,50 @@
 
 namespace adafocus {
 
-// Outputs, or pixels, [begin, end) of an axis.
-struct Range {
-  int64_t begin, end;
+// Outputs, or pixels, [begin, end) of an axis, numbered by integers of type I.
+template <class I>
+struct RangeOf {
+  I begin, end;
 };
 
-// The outputs that read pixel r: positions are monotone in the output, so two binary searches over the
-// footprints' own ranges find them, whatever the rounding.
-template <template <class> class Footprint, class C>
-AF_HD Range readers_of(int64_t r, C centre, C extent, int64_t positions, int64_t size, bool border) {
-  const bool mirrored = extent < C(0);
-  // The first output, in order of position, that reads r or lies past it.
-  const auto search = [&](bool past) {
-    int64_t low = 0, high = positions;
-    while (low < high) {
-      const int64_t middle = (low + high) / 2;
-      const Footprint<C> footprint(centre, extent, mirrored ? positions - 1 - middle : middle, positions,
-                                   size, border);
-      if (past ? footprint.begin > r : footprint.end > r) {
-        high = middle;
-      } else {
-        low = middle + 1;
-      }
+using Range = RangeOf<int64_t>;
+
+// The outputs of an axis in the order of position: the last comes first in a mirrored box.
+template <class C, class I>
+AF_HD I output_in_order(I m, C extent, I positions) {
+  return extent < C(0) ? positions - 1 - m : m;
+}
+
+// The first output, in the order of position, that reads pixel r or lies past it. Positions are monotone in
+// the output, so that a binary search over the footprints' own ranges finds it, whatever the rounding.
+template <template <class> class Footprint, class C, class I>
+AF_HD I first_reader(I r, C centre, C extent, I positions, I size, bool border) {
+  I low = 0, high = positions;
+  while (low < high) {
+    const I middle = (low + high) / 2;
+    const Footprint<C> footprint(centre, extent, output_in_order(middle, extent, positions), positions, size,
+                                 border);
+    if (footprint.end > r) {
+      high = middle;
+    } else {
+      low = middle + 1;
     }
-    return low;
-  };
-  const int64_t begin = search(false), end = search(true);
-  return mirrored ? Range{positions - end, positions - begin} : Range{begin, end};
+  }
+  return low;
+}
+
+// The outputs that read pixel r: they are neighbours, and as few as whoever asks for them has to visit.
+template <template <class> class Footprint, class C, class I>
+AF_HD RangeOf<I> readers_of(I r, C centre, C extent, I positions, I size, bool border) {
+  const I first = first_reader<Footprint>(r, centre, extent, positions, size, border);
+  I last = first;  // and one
+  while (
+      last < positions &&
+      Footprint<C>(centre, extent, output_in_order(last, extent, positions), positions, size, border).begin <=
+          r) {
+    ++last;
+  }
+  return extent < C(0) ? RangeOf<I>{positions - last, positions - first} : RangeOf<I>{first, last};
 }
 
 // The part of pixel r that the mean over all outputs reads, bilinearly. Without any output that reads it the
@@ -53,8 +70,8 @@ AF_HD bool is_read(const Dual<C>& mean_weight) {
 }
 
 // Pixels [begin, end) of an axis: those that outputs read, and those between.
-template <template <class> class Footprint, class C>
-AF_HD Range pixels_of(C centre, C extent, int64_t positions, int64_t size, bool border) {
+template <template <class> class Footprint, class C, class I>
+AF_HD RangeOf<I> pixels_of(C centre, C extent, I positions, I size, bool border) {
   const Footprint<C> first(centre, extent, 0, positions, size, border);
   const Footprint<C> last(centre, extent, positions - 1, positions, size, border);
   return {min_of(first.begin, last.begin), max_of(first.end, last.end)};
