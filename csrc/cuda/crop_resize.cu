@@ -22,10 +22,12 @@
 //     saves    Six loads and six conversions of a scanline's two pixels.
 //
 //   tiled      crop_resize_bwd_frames_tiled.cu
-//     idea     A block sums a band of a frame in shared memory over all boxes; a thread has a column of it, and
+//     idea     A block sums a band of a frame in shared memory over all boxes; a thread has a column of it,
+//     and
 //              goes down the patch once, row by row.
 //     chosen   For the gradient of dense frames that are neither uint8 nor float64, by bilinear patches.
-//     saves    Searching for the readers of each pixel, reading a row for each scanline that it reads, and all
+//     saves    Searching for the readers of each pixel, reading a row for each scanline that it reads, and
+//     all
 //              stores but those of 16 bytes.
 //
 // ADAFOCUS_CUDA_KERNEL=any in the environment takes _any where another kernel would run (kernel_choice.h): it
