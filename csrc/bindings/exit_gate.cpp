@@ -19,10 +19,11 @@ struct Cpu {
 #ifdef USE_CUDA
 struct Cuda {
   static void fwd(const ExitGate& p, const Tensor& logits) {
-    const Tensor ticket = torch::stable::empty({1}, ScalarType::Int, std::nullopt, logits.device());
-    void* const word = ticket.mutable_data_ptr();
+    const Tensor scratch = torch::stable::empty({exit_gate_scratch_words(p.logits.rows)}, ScalarType::Int,
+                                                std::nullopt, logits.device());
+    void* const words = scratch.mutable_data_ptr();
     launch_on_device_of(
-        logits, [&](void* stream) { return exit_gate_fwd_cuda(p, static_cast<uint32_t*>(word), stream); });
+        logits, [&](void* stream) { return exit_gate_fwd_cuda(p, static_cast<uint32_t*>(words), stream); });
   }
 };
 #endif

@@ -1,8 +1,8 @@
 // exit_gate on CUDA: a warp scores a row at a time, and the last block to finish lists the rows.
 //
-//   block 0   scores rows 0-7, 16-23, ..., flags them in `exited`    takes ticket 0
-//   block 1   scores rows 8-15, 24-31, ..., flags them in `exited`   takes ticket 1, the last: sees all
-//                                                                    flags, and lists the rows
+//   block 0   scores rows 0-7, 16-23, ..., and flags them    takes ticket 0
+//   block 1   scores rows 8-15, 24-31, ..., and flags them   takes ticket 1, the last: sees all flags, and
+//                                                            lists the rows
 //
 // The lists keep the order of the rows. In the last block each warp counts the flags of its own rows by
 // votes; the sum of the warps before it is where its rows begin in a list, and the votes of the lower lanes
@@ -29,8 +29,16 @@ constexpr int64_t kMaxBlocks = 2048;
 constexpr int64_t kLoneRows = 32;  // rows up to which one block is quicker than several that must meet
 constexpr int kRounds = 8;         // rows that a lane lists at a time
 
-// Bits of a row's flag in `exited` until the rows are listed.
+// Bits of a row's flag.
 constexpr uint8_t kLeaves = 1, kRuns = 2;
+
+// The memory that a call has of its own, exit_gate_scratch_words of it.
+struct Scratch {
+  uint32_t* words;
+
+  AF_HD uint8_t* flags() const { return reinterpret_cast<uint8_t*>(words); }  // [N]
+  AF_HD uint32_t* ticket(int64_t rows) const { return words + exit_gate_scratch_words(rows) - 1; }
+};
 
 // Sums Z = sum exp x and S = sum x exp x over x = z - max, of the logits z so far. The maximum of no logits
 // may be any finite number.
@@ -127,9 +135,18 @@ AF_DEVICE void append(int64_t* list, int64_t capacity, uint32_t rows, int64_t at
   if ((rows >> lane & 1) && place < capacity) list[place] = first + lane;
 }
 
+// Flags the rows of the list as running. A row that the list has twice is flagged twice, maybe by two
+// threads.
+AF_DEVICE void flag_listed(const ExitGate& p, Scratch scratch) {
+  for (int64_t i = threadIdx.x; i < p.num_active; i += blockDim.x) {
+    const int64_t row = p.active_row(i);
+    if (row >= 0) atomicOr(scratch.words + row / 4, uint32_t(kRuns) << row % 4 * 8);
+  }
+}
+
 // Lists the rows by their flags, in order. The threads of the block take kRounds times their number of rows
 // at a time.
-AF_DEVICE void list_rows(const ExitGate& p) {
+AF_DEVICE void list_rows(const ExitGate& p, const uint8_t* flags) {
   AF_SHARED(Counts, of_warp, kLoneThreads / kWarp);  // [warps], each writes its own, all threads read
   const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   int64_t stay = 0, leave = 0;  // in the rows so far
@@ -139,7 +156,7 @@ AF_DEVICE void list_rows(const ExitGate& p) {
 #pragma unroll
     for (int r = 0; r < kRounds; ++r) {
       const int64_t n = first + r * kWarp + lane;
-      flag[r] = n < p.logits.rows ? p.exited[n] : 0;
+      flag[r] = n < p.logits.rows ? flags[n] : 0;
     }
     uint32_t stays[kRounds], leaves[kRounds];
     Counts own{0, 0};
@@ -195,9 +212,9 @@ AF_DEVICE bool is_last_block(uint32_t* ticket) {
 template <class T>
 constexpr int kThreadsThatFit = sizeof(T) == 8 ? kLoneThreads / 2 : kLoneThreads;
 
-// Grid: as many warps as keep the rows busy. `ticket` is 0 at the start.
+// Grid: as many warps as keep the rows busy. The ticket is 0 at the start, if there are several blocks.
 template <class T>
-__launch_bounds__(kThreadsThatFit<T>, 1) AF_KERNEL exit_gate_fwd_kernel(const ExitGate p, uint32_t* ticket) {
+__launch_bounds__(kThreadsThatFit<T>, 1) AF_KERNEL exit_gate_fwd_kernel(const ExitGate p, Scratch scratch) {
   using C = compute_t<T>;
   const uint32_t lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
   const C threshold = p.threshold_as<C>();
@@ -208,35 +225,33 @@ __launch_bounds__(kThreadsThatFit<T>, 1) AF_KERNEL exit_gate_fwd_kernel(const Ex
     static_cast<C*>(p.score)[n] = score;
     const bool runs = p.active_kind == Active::kMask ? static_cast<const uint8_t*>(p.active)[n] != 0
                                                      : p.active_kind == Active::kAll;
-    p.exited[n] = uint8_t((p.leaves(score, threshold) ? kLeaves : 0) | (runs ? kRuns : 0));
+    scratch.flags()[n] = uint8_t((p.leaves(score, threshold) ? kLeaves : 0) | (runs ? kRuns : 0));
   }
-  if (!is_last_block(ticket)) return;
+  if (!is_last_block(scratch.ticket(p.logits.rows))) return;
   if (p.active_kind == Active::kList) {
-    for (int64_t i = threadIdx.x; i < p.num_active; i += blockDim.x) {
-      const int64_t row = p.active_row(i);
-      if (row >= 0) p.exited[row] |= kRuns;  // threads that have the same row write the same
-    }
+    flag_listed(p, scratch);
     __syncthreads();
   }
-  list_rows(p);
+  list_rows(p, scratch.flags());
 }
 
 template <class T>
-const char* fwd(const ExitGate& p, uint32_t* ticket, void* stream) {
+const char* fwd(const ExitGate& p, Scratch scratch, void* stream) {
   if (p.logits.rows <= kLoneRows) {
-    return launch(exit_gate_fwd_kernel<T>, dim3(1), dim3(kThreadsThatFit<T>), 0, stream, p, nullptr);
+    return launch(exit_gate_fwd_kernel<T>, dim3(1), dim3(kThreadsThatFit<T>), 0, stream, p, scratch);
   }
   const int64_t blocks = min_of<int64_t>((p.logits.rows + kWarps - 1) / kWarps, kMaxBlocks);
-  if (const char* why = clear_memory(ticket, sizeof(*ticket), stream)) return why;
-  return launch(exit_gate_fwd_kernel<T>, dim3(unsigned(blocks)), dim3(kThreads), 0, stream, p, ticket);
+  if (const char* why = clear_memory(scratch.ticket(p.logits.rows), sizeof(uint32_t), stream)) return why;
+  return launch(exit_gate_fwd_kernel<T>, dim3(unsigned(blocks)), dim3(kThreads), 0, stream, p, scratch);
 }
 
 }  // namespace
 
-const char* exit_gate_fwd_cuda(const ExitGate& p, uint32_t* ticket, void* stream) {
+const char* exit_gate_fwd_cuda(const ExitGate& p, uint32_t* scratch, void* stream) {
   if (p.logits.columns > INT32_MAX) return "there are more than 2^31 classes";
-  return visit_float(p.logits.dtype,
-                     [&](auto tag) { return fwd<typename decltype(tag)::type>(p, ticket, stream); });
+  return visit_float(p.logits.dtype, [&](auto tag) {
+    return fwd<typename decltype(tag)::type>(p, Scratch{scratch}, stream);
+  });
 }
 
 }  // namespace adafocus

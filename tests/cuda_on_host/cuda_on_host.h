@@ -247,6 +247,15 @@ __attribute__((no_sanitize("thread"))) inline unsigned atomicAdd(unsigned* at, u
   return before;
 }
 
+__attribute__((no_sanitize("thread"))) inline unsigned atomicOr(unsigned* at, unsigned bits) {
+#ifdef CUDA_ON_HOST_RACES
+  cuda_on_host::atomic_access(at);
+#endif
+  const unsigned before = *at;
+  *at |= bits;
+  return before;
+}
+
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(x); }

@@ -1,6 +1,8 @@
 // The launcher of exit_gate for Python.
 #include "adafocus/exit_gate.h"
 
+#include <vector>
+
 #include "views.h"
 
 namespace adafocus {
@@ -34,8 +36,8 @@ void exit_gate_fwd(const Array& score, const Array& exited, const Array& keep, c
   p.keep = typed<int64_t>(keep);
   p.leave = typed<int64_t>(leave);
   p.counts = typed<int64_t>(counts);
-  uint32_t ticket = ~0u;
-  raise_if(exit_gate_fwd_cuda(p, &ticket, nullptr));
+  std::vector<uint32_t> scratch(exit_gate_scratch_words(p.logits.rows), ~0u);
+  raise_if(exit_gate_fwd_cuda(p, scratch.data(), nullptr));
 }
 
 const cuda_on_host::Bindings bindings([](pybind11::module_& module) {

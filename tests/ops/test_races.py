@@ -74,6 +74,8 @@ def long(op: str) -> Iterator[Example]:
     """Examples for which every loop of the kernels runs at least twice."""
     if op == "exit_gate":
         yield EXAMPLES[op].any_size(5000)
+        logits = random_rows((300, 3), torch.float32, "contiguous")
+        yield Example("rows listed twice", (logits, 1.0), {"active": torch.arange(600) // 2, "capacity": 300})
     if op == "weighted_sample":
         weights = distributions(2, 9000, torch.float32, "contiguous")
         yield Example("rounds", (weights, 5000), {"num_samples": 2, "seed": torch.tensor(3)})
@@ -215,6 +217,14 @@ def finds_a_race(monkeypatch: pytest.MonkeyPatch, name: str, edits: dict[Path, s
     finally:
         op.harness.close()
     return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", LAUNCHERS)
+@pytest.mark.parametrize("edits", [{}, {LAUNCH: SMALL_GRIDS}], ids=["", "small grids"])
+def test_with_all_barriers_there_is_none(monkeypatch, op, edits):
+    """Else the calls would show nothing about any one of them."""
+    assert not finds_a_race(monkeypatch, op, edits)
 
 
 @pytest.mark.slow

@@ -87,8 +87,11 @@ AF_HD C exit_score(bool confidence, C Z, C S) {
 void exit_gate_fwd_scores_cpu(const ExitGate& p, int64_t begin, int64_t end);
 void exit_gate_fwd_compact_cpu(const ExitGate& p);
 
-// CUDA: launches its kernel on a stream (a cudaStream_t) and returns an error text, or null. `ticket` is a
-// word of memory of this call's own, which need not be initialised.
-const char* exit_gate_fwd_cuda(const ExitGate& p, uint32_t* ticket, void* stream);
+// Words of memory of its own that a call on CUDA takes: a byte for each row, and one word more.
+AF_HD int64_t exit_gate_scratch_words(int64_t rows) { return (rows + 3) / 4 + 1; }
+
+// CUDA: launches its kernels on a stream (a cudaStream_t) and returns an error text, or null. `scratch` has
+// exit_gate_scratch_words(N), which need not be initialised.
+const char* exit_gate_fwd_cuda(const ExitGate& p, uint32_t* scratch, void* stream);
 
 }  // namespace adafocus
