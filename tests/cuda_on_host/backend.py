@@ -57,10 +57,10 @@ def _on_meta(value: Any) -> Any:
 
 
 def _untouched(fake: Tensor) -> Tensor:
-    """A result like a tensor without memory, filled with the bytes 0xff, NaN in the floating-point types: an element
-    that no kernel has written shows."""
+    """A result like a tensor without memory: an element that no kernel has written shows. It is filled with the bytes
+    0xff, NaN in the floating-point types, but in those of integers with 0x81: -1 is what pads a list."""
     result = torch.empty_strided(fake.shape, fake.stride(), dtype=fake.dtype)
-    memory(result).fill_(255)
+    memory(result).fill_(0xFF if fake.is_floating_point() else 0x81)
     return result
 
 
