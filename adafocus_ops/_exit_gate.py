@@ -72,7 +72,8 @@ def exit_gate(
     Gradients: none (see `entropy` and `confidence`). Determinism: bitwise reproducible, exact order; scores of
     different backends may differ in their last bits, so a row within rounding of the threshold may too.
 
-    On CUDA it is one kernel; for more than 32 rows a word of memory is cleared before it.
+    On CUDA it is one kernel; for more than 32 rows a word of memory is cleared before it. For more than 2048 rows it
+    is two kernels, or three where `active` is a list.
 
     Raises:
         TypeError, ValueError: a type, shape, device or choice that does not fit.

@@ -332,7 +332,7 @@ MUTATIONS = {
         "exit_gate",
         "fwd",
         "exit_gate.cu",
-        right="of_warp[warp] = own;\n    __syncthreads();\n",
+        right="of_warp[warp] = own;\n  __syncthreads();\n",
         wrong="of_warp[warp] = own;\n",
     ),
     "elements behind the row": Mutation(

@@ -147,6 +147,64 @@ def test_many_rows_leave_in_order(gate_of, backend, rows, criterion):
     assert (gate.leave[gate.counts[1] :] == -1).all()
 
 
+SURE = {  # who would leave, of so many rows
+    "some": lambda n: torch.rand(len(n), generator=torch.Generator().manual_seed(1)) < 0.4,
+    "at borders": lambda n: (n % 256 == 0) | (n % 256 == 255),
+    "all": lambda n: n >= 0,
+    "none": lambda n: n < 0,
+}
+
+
+def active_rows(kind: str, rows: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """What is said of the rows that run, and these as a mask; lists are in any order, with repeats and with numbers
+    that are no row's."""
+    generator = torch.Generator().manual_seed(2)
+    if kind == "all":
+        return None, torch.ones(rows, dtype=torch.bool)
+    if kind == "mask":
+        mask = torch.rand(rows, generator=generator) < 0.7
+        return mask, mask
+    low, high = (-3, rows + 3) if kind == "list" else (-3, 0)
+    listed = torch.randint(low, high, (rows + 100,), generator=generator)
+    mask = torch.zeros(rows, dtype=torch.bool)
+    mask[listed[(listed >= 0) & (listed < rows)]] = True
+    return listed.int() if rows % 2 else listed, mask
+
+
+@pytest.mark.parametrize("active", ["all", "mask", "list", "list of none"])
+@pytest.mark.parametrize(
+    ("rows", "sure", "criterion"),
+    [
+        (2047, "some", "entropy"),
+        (2048, "at borders", "confidence"),
+        (2049, "some", "confidence"),
+        (2049, "all", "entropy"),
+        (2560, "at borders", "entropy"),
+        (2561, "none", "confidence"),
+        (5000, "some", "entropy"),
+        pytest.param(34000, "some", "entropy", marks=pytest.mark.slow),
+    ],
+)
+def test_rows_that_many_blocks_list(gate_of, backend, rows, sure, criterion, active):
+    """Numbers of rows up to which one block lists them all, and above; lists with and without room for all."""
+    if backend == "triton" and is_emulated(backend) and active.startswith("list"):
+        pytest.skip("emulated kernels are slow; this one looks through the whole list for every few rows")
+    leaves = SURE[sure](torch.arange(rows))
+    logits = torch.stack([leaves * 9.0, torch.zeros(rows)], 1)
+    active, runs = active_rows(active, rows)
+    stay, leave = (group.nonzero()[:, 0] for group in (runs & ~leaves, runs & leaves))
+    for capacity in sorted({1, len(leave), len(stay) + 1, rows, rows + 3000} - {0}):
+        kwargs = {"criterion": criterion, "active": active, "capacity": capacity}
+        gate = gate_of(logits, 0.5 if criterion == "entropy" else 0.9, **kwargs)
+        assert gate.counts.tolist() == [len(stay), len(leave)]
+        assert torch.equal(gate.exited, runs & leaves)
+        for found, right in ((gate.keep, stay), (gate.leave, leave)):
+            assert torch.equal(found[: len(right)], right[:capacity])
+            assert (found[len(right) :] == -1).all()
+    score = {"entropy": entropy, "confidence": confidence}[criterion](logits)
+    torch.testing.assert_close(gate.score, score, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_scores_of_any_gap(gate_of, dtype):
     inf, nan = float("inf"), float("nan")

@@ -214,6 +214,18 @@ def test_an_unknown_choice_is_an_error(monkeypatch):
             call()
 
 
+@pytest.mark.parametrize("rows", [33, 2048, 2049])
+@pytest.mark.parametrize("active", [None, torch.ones(2049, dtype=torch.bool), torch.arange(5), torch.arange(0)])
+def test_many_blocks_list_many_rows(rows, active):
+    """One kernel does all for up to 2048 rows, whose last block lists them in one turn."""
+    is_list = active is not None and active.dtype != torch.bool
+    active = active if active is None or is_list else active[:rows]
+    with launches() as names:
+        adafocus_ops.exit_gate(torch.zeros(rows, 2), 0.5, active=active, backend=NAME)
+    parts = ["score", *(["flag"] if is_list and len(active) else []), "list"] if rows > 2048 else ["fwd"]
+    assert [f"exit_gate_{part}_kernel" in name for part, name in zip(parts, names, strict=True)] == [True] * len(parts)
+
+
 @pytest.mark.parametrize("choice", ["fast", "any"])
 @pytest.mark.parametrize("indexed", [True, False])
 def test_the_boxes_of_a_frame_are_found_once(monkeypatch, choice, indexed):

@@ -74,6 +74,8 @@ def long(op: str) -> Iterator[Example]:
     """Examples for which every loop of the kernels runs at least twice."""
     if op == "exit_gate":
         yield EXAMPLES[op].any_size(5000)
+        # More than the blocks that list rows take in a round, each of which then counts rows before its own.
+        yield Example("many rows", (random_rows((34000, 2), torch.float32, "contiguous"), 0.6), {"capacity": 35000})
         logits = random_rows((300, 3), torch.float32, "contiguous")
         yield Example("rows listed twice", (logits, 1.0), {"active": torch.arange(600) // 2, "capacity": 300})
     if op == "weighted_sample":

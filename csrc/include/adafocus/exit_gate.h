@@ -91,7 +91,7 @@ void exit_gate_fwd_compact_cpu(const ExitGate& p);
 AF_HD int64_t exit_gate_scratch_words(int64_t rows) { return (rows + 3) / 4 + 1; }
 
 // CUDA: launches its kernels on a stream (a cudaStream_t) and returns an error text, or null. `scratch` has
-// exit_gate_scratch_words(N), which need not be initialised.
+// exit_gate_scratch_words(N), 16-byte aligned, which need not be initialised.
 const char* exit_gate_fwd_cuda(const ExitGate& p, uint32_t* scratch, void* stream);
 
 }  // namespace adafocus
