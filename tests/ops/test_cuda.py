@@ -203,19 +203,44 @@ def test_a_graph_replays_selection_with_new_seeds(request, backend):
 
 
 @gpu_backend
-def test_gates_of_two_streams_do_not_mix(request, backend):
-    """Many gates in flight at once: each counts its own blocks."""
+@pytest.mark.parametrize("rows", [2048, 4096])
+def test_gates_of_two_streams_do_not_mix(request, backend, rows):
+    """Many gates in flight at once: each counts its own blocks, or has the flags of its own rows."""
     require_backend(request, "exit_gate", backend, "cuda")
-    logits = torch.randn(4096, 100, device="cuda").mul(2)
-    expected = adafocus_ops.exit_gate(logits, 2.0, capacity=4096, backend=backend)
+    logits = torch.randn(rows, 100, device="cuda").mul(2)
+    expected = adafocus_ops.exit_gate(logits, 2.0, capacity=rows, backend=backend)
     torch.cuda.synchronize()
     streams, results = [torch.cuda.Stream() for _ in range(4)], []
     for _ in range(25):
         for stream in streams:
             with torch.cuda.stream(stream):
-                results.append(adafocus_ops.exit_gate(logits, 2.0, capacity=4096, backend=backend))
+                results.append(adafocus_ops.exit_gate(logits, 2.0, capacity=rows, backend=backend))
     torch.cuda.synchronize()
     assert all(all(map(torch.equal, result, expected)) for result in results)
+
+
+@gpu_backend
+def test_a_graph_replays_a_gate_of_many_rows(request, backend):
+    """More rows than one block lists, of which a list says who runs; nothing waits for the device."""
+    require_backend(request, "exit_gate", backend, "cuda")
+    logits, listed = torch.randn(5000, 20, device="cuda"), torch.arange(5000, device="cuda")
+
+    def gate(backend):
+        return adafocus_ops.exit_gate(logits, 2.5, active=listed, capacity=5000, backend=backend)
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gate(backend)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = gate(backend)
+    for _ in range(3):
+        logits.normal_()
+        listed.random_(-1, 5000)
+        graph.replay()
+        assert all(map(torch.equal, captured, gate(backend)))
 
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda", "triton"])
