@@ -223,10 +223,10 @@ def finds_a_race(monkeypatch: pytest.MonkeyPatch, name: str, edits: dict[Path, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", LAUNCHERS)
-@pytest.mark.parametrize("edits", [{}, {LAUNCH: SMALL_GRIDS}], ids=["", "small grids"])
-def test_with_all_barriers_there_is_none(monkeypatch, op, edits):
+@pytest.mark.parametrize("limits", [{}, *SMALL_LIMITS], ids=["", "small grids", "many tiles"])
+def test_with_all_barriers_there_is_none(monkeypatch, op, limits):
     """Else the calls would show nothing about any one of them."""
-    assert not finds_a_race(monkeypatch, op, edits)
+    assert not finds_a_race(monkeypatch, op, with_small_limits({}, limits))
 
 
 @pytest.mark.slow
