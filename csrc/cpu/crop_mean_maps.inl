@@ -184,7 +184,7 @@ class RunSums {
   }
 
   // Fetches a run, or nothing where there is none: the gaps between runs mislead the processor's own guesses.
-  void prefetch(int64_t from) const {
+  __attribute__((always_inline)) void prefetch(int64_t from) const {
     const char* const run = static_cast<const char*>(element(frames_.data, frames_.dtype, from));
     const int64_t bytes = runs_.count * size_of(frames_.dtype);
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(run + at);

@@ -40,6 +40,7 @@ struct BilinearWorkspace : Workspace<C> {
   C* offset_y;               // [P_h] sample offsets
   C* offset_x;               // [P_w] sample offsets
   ColumnTaps<C>* columns;    // [P_w]
+  C* weights;                // [P_w][2][kLanes] u0 and u1 of the columns, pairs of columns together
   int64_t* sparse;           // [2 P_w] frame columns of a buffer that holds only those that are used
 
   BilinearWorkspace(Scratch& scratch, const CropResize& p, int64_t chunk_size)
@@ -52,6 +53,7 @@ struct BilinearWorkspace : Workspace<C> {
     offset_y = scratch.take<C>(out_h);
     offset_x = scratch.take<C>(out_w);
     columns = scratch.take<ColumnTaps<C>>(out_w);
+    weights = scratch.take<C>(2 * (out_w + 1) * kLanes);
     sparse = scratch.take<int64_t>(2 * out_w);
     for (int64_t i = 0; i < out_h; ++i) offset_y[i] = sample_offset<C>(i, out_h);
     for (int64_t j = 0; j < out_w; ++j) offset_x[j] = sample_offset<C>(j, out_w);
@@ -144,6 +146,18 @@ struct ScanlineReader {
     load({scanline(y.first), scanline(y.first + 1), y.u0, y.u1}, out);
   }
 
+  // Asks for the scanlines of a tap that is read soon. Where channels are planes the processor does so by
+  // itself.
+  __attribute__((always_inline)) void prefetch(const Tap<C>& y) const {
+    if (layout.stride_c != 1 || columns.sparse) return;
+    const int64_t bytes = columns.count * layout.stride_x * size_of(layout.dtype);
+    for (const void* from : {scanline(y.first), scanline(y.first + 1)}) {
+      for (int64_t at = 0; from && at < bytes; at += 64) {  // a cache line
+        __builtin_prefetch(static_cast<const char*>(from) + at);
+      }
+    }
+  }
+
   void read_one(int64_t y, C* out) const { load({scanline(y), nullptr, C(1), C(0)}, out); }
 
  private:
@@ -169,11 +183,33 @@ struct ScanlineReader {
 // ---------------------------------------------------------------------------------------------------
 // Forward
 
+// The weights of two columns after each other, once for every lane: u0 of both, then u1 of both.
 template <class C>
-void blend_columns(const C* __restrict__ buffer, const ColumnTaps<C>* columns, int64_t out_w,
-                   int64_t pixel_stride, C* __restrict__ out) {
+void repeat_weights(const ColumnTaps<C>* columns, int64_t out_w, C* __restrict__ weights) {
+  for (int64_t j = 0; j < out_w; ++j) {
+    C* const u0 = weights + (j / 2 * 4 + j % 2) * kLanes;
+    for (int64_t c = 0; c < kLanes; ++c) {
+      u0[c] = columns[j].u0;
+      u0[c + 2 * kLanes] = columns[j].u1;
+    }
+  }
+}
+
+template <class C>
+void blend_columns(const C* __restrict__ buffer, const ColumnTaps<C>* columns, const C* weights,
+                   int64_t out_w, int64_t pixel_stride, C* __restrict__ out) {
   if (pixel_stride <= kLanes) {
-    for (int64_t j = 0; j < out_w; ++j) {
+    int64_t j = 0;
+#if defined(AF_LANE_PAIRS)
+    for (; j + 2 <= out_w; j += 2, weights += 4 * kLanes) {
+      const ColumnTaps<C>&x = columns[j], &next = columns[j + 1];
+      const lane_pair_t<C> u0 = load_lane_pair(weights), u1 = load_lane_pair(weights + 2 * kLanes);
+      store_lane_pair<C>(out + j * pixel_stride, out + (j + 1) * pixel_stride,
+                         load_lane_pair(buffer + x.at0, buffer + next.at0) * u0 +
+                             load_lane_pair(buffer + x.at1, buffer + next.at1) * u1);
+    }
+#endif
+    for (; j < out_w; ++j) {
       const ColumnTaps<C>& x = columns[j];
       store_lanes<C>(out + j * pixel_stride,
                      load_lanes(buffer + x.at0) * x.u0 + load_lanes(buffer + x.at1) * x.u1);
@@ -194,9 +230,15 @@ void crop_box(BilinearWorkspace<C>& work, int64_t k, const StoreScanline& store)
   const ImageBatch &frames = work.p.frames, &out = work.p.patches;
   const Box<C> box = work.p.template box<C>(k);
   const ScanlineReader<C> reader(work, find_columns(box, work), k);
+  repeat_weights(work.columns, out.width, work.weights);
+  const auto tap = [&](int64_t i) {
+    return sample_tap<C>(box.cy, box.h, min_of(i, out.height - 1), out.height, frames.height);
+  };
   for (int64_t i = 0; i < out.height; ++i) {
-    reader.read(sample_tap<C>(box.cy, box.h, i, out.height, frames.height), work.scanline0);
-    blend_columns(work.scanline0, work.columns, out.width, work.pixel_stride(), work.patch_scanline);
+    reader.prefetch(tap(i + 2));
+    reader.read(tap(i), work.scanline0);
+    blend_columns(work.scanline0, work.columns, work.weights, out.width, work.pixel_stride(),
+                  work.patch_scanline);
     store(i, work.patch_scanline);
   }
 }
