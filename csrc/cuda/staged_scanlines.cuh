@@ -29,7 +29,7 @@ class StagedScanlines {
   static constexpr int kLanes = 8;  // of a segment: as many as copy a cache line
   static constexpr int kPixel = int(sizeof(T)) * (kInterleaved ? kChannels : 1);  // bytes between pixels
   // Bytes behind a segment that are read with its last ones: the rest of three words.
-  static constexpr int kBehind = kInterleaved && sizeof(T) == 1 ? 5 : 0;
+  static constexpr int kBehind = kInterleaved && sizeof(T) == 1 ? 6 : 0;
   using Tables = StagedTables<kSegments>;
 
   // The two pixels of a scanline that an output column reads, neighbours in a segment.
@@ -151,13 +151,15 @@ class StagedScanlines {
     }
   }
 
-  // Writes the two pixels on either side of a segment: zeros, or copies of the edge.
+  // Writes the two pixels on either side of a segment, zeros or copies of the edge, and the rest of the words
+  // that are read with them.
   AF_DEVICE void stage_margins(int n, int lane) const {
     unsigned char* const first = segments() + tables_.segment_at[n];
     unsigned char* const last = first + (count_ - 1) * kPixel;
-    for (int b = lane; b < 2 * kPixel; b += kLanes) {
-      first[b - 2 * kPixel] = p_.border ? first[b % kPixel] : 0;
-      last[b + kPixel] = p_.border ? last[b % kPixel] : 0;
+    for (int b = lane; b < 2 * kPixel + kBehind; b += kLanes) {
+      const bool copies = p_.border && b < 2 * kPixel;
+      first[-1 - b] = copies ? first[kPixel - 1 - b % kPixel] : 0;
+      last[kPixel + b] = copies ? last[b % kPixel] : 0;
     }
   }
 

@@ -96,6 +96,10 @@ def long(op: str) -> Iterator[Example]:
                 yield Example(layout, (frames, boxes, (12, 5)), {"frame_index": index[:count]})
         if op == "crop_resize":
             frames = random_images((2, 3, 40, 37), torch.uint8, "channels_last")
+            # Over either edge and both, with the scanlines of a block at each place in a word.
+            boxes = torch.tensor([[20.0, x, 40, w] for x, w in ((36, 30), (1, 30), (18, 80))]).repeat(4, 1)
+            shifted = frames.new_empty(12, 40, 41, 3)[:, :, :37].permute(0, 3, 1, 2).copy_(frames[index[:12]])
+            yield Example("edges", (shifted, boxes, (8, 40)), {})
             yield Example(
                 "bytes", (frames, smooth_boxes(300, (70, 9), (40, 37), seed=2), (70, 9)), {"frame_index": index[:300]}
             )
