@@ -30,16 +30,17 @@ FLAGS += ["-fno-strict-aliasing", "-ffp-contract=off", "-fcf-protection=none", "
 SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 
 # How kernels are compiled: under the sanitizers; besides, with products and sums fused wherever the compiler can, as
-# the GPU's does in places of its own; or to find races, where races.cpp stands for the sanitizer's runtime.
+# the GPU's does in places of its own; or to find races and bank conflicts, where races.cpp stands for the sanitizer's
+# runtime, and the copy of a struct is one access.
 DETECTING = "-DCUDA_ON_HOST_RACES"
 MODES = {
     "sanitized": ["-O1", *SANITIZERS],
     "contracted": ["-O2", "-ffp-contract=fast", "-mfma", *SANITIZERS],
-    "races": ["-O1", "-fsanitize=thread", DETECTING],
+    "races": ["-O1", "-fsanitize=thread", "-fno-tree-sra", DETECTING],
 }
 
 EXECUTION = (HERE / "cuda_on_host.cpp", HERE / "fibers.cpp")
-DETECTOR = HERE / "races.cpp"
+DETECTORS = (HERE / "races.cpp", HERE / "banks.cpp")
 MODULE = HERE / "module.cpp"
 
 
@@ -83,7 +84,7 @@ def module(op: str, edits: Mapping[Path, str], mode: str = "sanitized") -> Path:
         overlay = _overlay(edits)
         with ThreadPoolExecutor(JOBS) as pool:
             races = mode == "races"
-            parts = [*sources(op), MODULE, *EXECUTION, *([DETECTOR] if races else [])]
+            parts = [*sources(op), MODULE, *EXECUTION, *(DETECTORS if races else [])]
             objects = [str(path) for path in pool.map(lambda source: _object(source, edits, overlay, mode), parts)]
         return _made(CACHE / f"{op}-{_hash(*objects)}.so", ["-shared", *([] if races else SANITIZERS), *objects])
 
@@ -93,7 +94,7 @@ def _object(source: Path, edits: Mapping[Path, str], overlay: Path, mode: str) -
     if source.suffix == ".cu":
         flags = [*FLAGS, *MODES[mode]]
         folders.append(CSRC / "cuda")
-    elif source in (*EXECUTION, DETECTOR):
+    elif source in (*EXECUTION, *DETECTORS):
         flags = [*FLAGS, "-O2", *([DETECTING] if mode == "races" else [])]
         folders.append(CSRC / "cuda")
     else:

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "banks.h"
 #include "cuda/launch.h"
 #include "fibers.h"
 #include "races.h"
@@ -166,6 +167,7 @@ bool Block::run() {
   block = this;
   go_on();
   block = nullptr;
+  if constexpr (races::kOn) banks::settle(serial_);
   if (error_.empty()) return true;
   for (Thread& thread : threads_) {
     abandon(*thread.fiber);
@@ -243,7 +245,10 @@ void Block::release_barrier() {
   at_barrier_ = votes_ = 0;
   first_at_barrier_ = nullptr;
   ++barriers_;
-  if constexpr (races::kOn) races::note_barrier(serial_);
+  if constexpr (races::kOn) {
+    races::note_barrier(serial_);
+    banks::settle(serial_);
+  }
 }
 
 Exchange Block::sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source) {
@@ -368,9 +373,10 @@ void run_threads() {
   for (;;) block->body();
 }
 
-void begin_call(uint64_t seed) {
+void begin_call(uint64_t seed, bool count_conflicts) {
   random_state = seed;
   kernels.clear();
+  if constexpr (races::kOn) banks::begin(count_conflicts);
 }
 
 std::vector<std::string> launched() {
@@ -387,6 +393,11 @@ std::vector<std::string> launched() {
 
 std::vector<std::string> found_races() {
   if constexpr (races::kOn) return races::take();
+  return {};
+}
+
+std::vector<banks::Line> bank_conflicts() {
+  if constexpr (races::kOn) return banks::take();
   return {};
 }
 
@@ -432,6 +443,7 @@ void copy_async(void* shared, const void* global, size_t bytes) {
   if constexpr (races::kOn) {  // it may be done at once, and is at the wait
     races::note_read(global, bytes, __builtin_return_address(0));
     races::note_write(shared, bytes, __builtin_return_address(0));
+    banks::note(shared, bytes, __builtin_return_address(0));
   }
   memset(shared, 0xff, bytes);
   block->current().copies.push_back({shared, std::vector<char>(from, from + bytes)});

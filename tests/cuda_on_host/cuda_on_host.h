@@ -14,7 +14,8 @@
 // A mistake that the sanitizers find, such as an access past the end of an array in global or shared memory,
 // ends the process. Not modelled: two threads that run at the same time between barriers, memory order
 // between blocks, how many registers a kernel takes, and time; what the first two can spoil, the race
-// detector (races.h) finds, which takes the place of the sanitizers where it is asked for.
+// detector (races.h) finds, which takes the place of the sanitizers where it is asked for. Beside it, the
+// bank conflicts of a call can be counted (banks.h).
 //
 // This header gives the kernels the names that nvcc would; the rest is in cuda_on_host.cpp and fibers.cpp.
 #pragma once
@@ -27,12 +28,16 @@
 #include <type_traits>
 #include <vector>
 
+#include "banks.h"
+
 struct uint3 {
   unsigned x, y, z;
 };
 
+// Has a constructor, so that one that is stored is made before: else its words would be stored one by one.
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
+  uint4(unsigned x, unsigned y, unsigned z, unsigned w) : x(x), y(y), z(z), w(w) {}
 };
 
 struct dim3 {
@@ -47,14 +52,18 @@ extern dim3 blockDim, gridDim;
 
 namespace cuda_on_host {
 
-// Begins a call of the harness: sets the seed of all orders in its launches, and forgets the earlier ones.
-void begin_call(uint64_t seed);
+// Begins a call of the harness: sets the seed of all orders in its launches, forgets the earlier ones, and
+// counts bank conflicts or not.
+void begin_call(uint64_t seed, bool count_conflicts);
 
 // Names of the kernels that have been launched since the call began, as the debugger knows them.
 std::vector<std::string> launched();
 
 // Races since the call began, where the kernels were compiled to find them (races.h).
 std::vector<std::string> found_races();
+
+// Bank conflicts since the call began, where it counts them and the kernels were compiled to find races.
+std::vector<banks::Line> bank_conflicts();
 
 // Launches a kernel: `thread` is called once for each thread, and runs the function at `kernel`. Returns an
 // error's text, or null.

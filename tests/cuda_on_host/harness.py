@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,27 @@ OPTIONS = {
 LINE = 180  # what is kept of a report's lines, which have the names of templates in full
 
 _recordings: list[list[str]] = []  # of the `launches` that are open
+
+
+class Conflicts(NamedTuple):
+    """What the accesses to shared memory in a line of a kernel cost.
+
+    Args:
+        instructions: those of a warp together.
+        transactions: what served them.
+        ideal: what would have if no two lanes had met in a bank.
+    """
+
+    instructions: int
+    transactions: int
+    ideal: int
+
+    @property
+    def ratio(self) -> float:
+        return self.transactions / self.ideal
+
+
+_tables: list[dict[str, Conflicts]] = []  # of the `bank_conflicts` that are open
 
 
 class KernelError(RuntimeError):
@@ -48,6 +69,18 @@ def launches() -> Iterator[list[str]]:
         yield names
     finally:
         _recordings.pop()
+
+
+@contextlib.contextmanager
+def bank_conflicts() -> Iterator[dict[str, Conflicts]]:
+    """The bank conflicts of the calls within, by "file:line", the file from this checkout's root on. Harnesses of the
+    mode "races" count them; banks.cpp says what is approximated."""
+    table: dict[str, Conflicts] = {}
+    _tables.append(table)
+    try:
+        yield table
+    finally:
+        _tables.pop()
 
 
 class Harness:
@@ -74,11 +107,14 @@ class Harness:
         """
         outs = (out,) if isinstance(out, Tensor) else out
         packed = [_pack(value) for value in (*outs, *arguments)]
-        request = (next(self.seeds), os.environ.get(CHOICE), function, packed)
+        request = (next(self.seeds), os.environ.get(CHOICE), bool(_tables), function, packed)
         with self._lock:
-            error, arrays, names, races = self._exchange(request)
+            error, arrays, names, races, conflicts = self._exchange(request)
         for recording in _recordings:
             recording += names
+        for table, (line, *counts) in itertools.product(_tables, conflicts):
+            line = shortened(line)
+            table[line] = Conflicts(*map(sum, zip(table.get(line, (0, 0, 0)), counts, strict=True)))
         what = f"{function} with seed {request[0]}"
         if error or races:
             raise KernelError(f"{what}: {error or shortened(races[0])}")
@@ -102,7 +138,7 @@ class Harness:
             worker.stdin.flush()
         if not select.select([worker.stdout], [], [], TIMEOUT)[0]:
             self.close()
-            return f"no answer within {TIMEOUT} seconds", [], [], []
+            return f"no answer within {TIMEOUT} seconds", [], [], [], []
         try:
             return pickle.load(worker.stdout)
         except EOFError:
@@ -110,7 +146,7 @@ class Harness:
             self._report.seek(0)
             report = shortened(self._report.read())
             self.close()
-            return f"the process ended with {worker.returncode}\n{report}", [], [], []
+            return f"the process ended with {worker.returncode}\n{report}", [], [], [], []
 
     @functools.cached_property
     def _module(self) -> Path | RuntimeError:

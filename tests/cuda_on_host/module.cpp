@@ -1,5 +1,5 @@
-// The module that the worker imports: arrays, the begin of a call, what it launched, and the functions of an
-// op.
+// The module that the worker imports: arrays, the begin of a call, what it launched and found, and the
+// functions of an op.
 #include "array.h"
 #include "cuda_on_host.h"
 
@@ -11,5 +11,6 @@ PYBIND11_MODULE(cuda_on_host, module) {
   module.def("begin_call", &cuda_on_host::begin_call);
   module.def("launched", &cuda_on_host::launched);
   module.def("found_races", &cuda_on_host::found_races);
+  module.def("bank_conflicts", &cuda_on_host::bank_conflicts);
   for (const auto add : cuda_on_host::Bindings::all()) add(module);
 }

@@ -18,6 +18,8 @@
 #include <set>
 #include <unordered_map>
 
+#include "banks.h"
+
 namespace cuda_on_host::races {
 namespace {
 
@@ -65,13 +67,6 @@ bool ordered(const Access& before, const Access& now) {
   return before.barriers < now.barriers || (same_warp && before.warp_barriers < now.warp_barriers);
 }
 
-// "file:line" of a call's place.
-std::string line_of(const void* place) {
-  char text[512] = "";
-  __sanitizer_symbolize_pc(const_cast<void*>(place), "%s:%l", text, sizeof(text));
-  return text;
-}
-
 void report(const char* what, const Access& before, const Access& now) {
   const std::string where = before.place ? ", the earlier one at " + line_of(before.place) : "";
   found.insert(std::string("race: ") + what + " at " + line_of(now.place) + where);
@@ -110,7 +105,19 @@ void note(const void* data, size_t bytes, bool write, bool atomic, const void* p
   }
 }
 
+// What the compiler announces.
+void note_announced(const void* data, size_t bytes, bool write, const void* place) {
+  note(data, bytes, write, false, place);
+  banks::note(data, bytes, place);
+}
+
 }  // namespace
+
+std::string line_of(const void* place) {
+  char text[512] = "";
+  __sanitizer_symbolize_pc(const_cast<void*>(place), "%s:%l", text, sizeof(text));
+  return text;
+}
 
 void begin_launch() {
   pages.clear();
@@ -153,9 +160,9 @@ std::vector<std::string> take() {
 }  // namespace cuda_on_host::races
 
 // What the compiler has a kernel call before every access.
-#define CUDA_ON_HOST_NOTE(name, bytes, write)                                          \
-  extern "C" void __tsan_##name(void* data) {                                          \
-    cuda_on_host::races::note(data, bytes, write, false, __builtin_return_address(0)); \
+#define CUDA_ON_HOST_NOTE(name, bytes, write)                                             \
+  extern "C" void __tsan_##name(void* data) {                                             \
+    cuda_on_host::races::note_announced(data, bytes, write, __builtin_return_address(0)); \
   }
 #define CUDA_ON_HOST_NOTES(bytes)                        \
   CUDA_ON_HOST_NOTE(read##bytes, bytes, false)           \
@@ -170,10 +177,10 @@ CUDA_ON_HOST_NOTES(4)
 CUDA_ON_HOST_NOTES(8)
 CUDA_ON_HOST_NOTES(16)
 extern "C" void __tsan_read_range(void* data, unsigned long bytes) {
-  cuda_on_host::races::note(data, bytes, false, false, __builtin_return_address(0));
+  cuda_on_host::races::note_announced(data, bytes, false, __builtin_return_address(0));
 }
 extern "C" void __tsan_write_range(void* data, unsigned long bytes) {
-  cuda_on_host::races::note(data, bytes, true, false, __builtin_return_address(0));
+  cuda_on_host::races::note_announced(data, bytes, true, __builtin_return_address(0));
 }
 extern "C" void __tsan_func_entry(void*) {}
 extern "C" void __tsan_func_exit() {}

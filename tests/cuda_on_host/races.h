@@ -39,6 +39,9 @@ void note_atomic(void* data, size_t bytes, const void* place);
 void note_fence();
 void note_barrier(uint64_t block);
 
+// "file:line" of the place of a call.
+std::string line_of(const void* place);
+
 // The races since the last call, a line each.
 std::vector<std::string> take();
 

@@ -1,6 +1,7 @@
 // Kernels that do one thing each, right or wrong by choice, to test the harness itself.
 #include "adafocus/dtype.h"
 #include "cuda/intrinsics.h"
+#include "cuda/move_elements.cuh"
 #include "selftest.h"
 
 namespace adafocus {
@@ -34,6 +35,28 @@ AF_KERNEL overwritten(const uint32_t* in, uint32_t* out, int choice) {
   if (choice == 2) found += __shfl_xor_sync(kAll, found, 1);
   words()[threadIdx.x] = 0;
   out[threadIdx.x] = found;
+}
+
+// Each thread reads an element, `choice` of them behind that of the thread before it. Shared memory: choice +
+// 1 elements for each thread, written side by side.
+template <int kBytes>
+AF_KERNEL strided(const uint32_t*, uint32_t* out, int choice) {
+  using Element = element_t<kBytes>;
+  Element* const shared = reinterpret_cast<Element*>(dynamic_shared());
+  for (unsigned n = threadIdx.x; n < blockDim.x * (choice + 1); n += blockDim.x) {
+    if constexpr (kBytes == 16) {
+      store_16(shared + n, {});
+    } else {
+      shared[n] = 0;
+    }
+  }
+  __syncthreads();
+  const Element* const from = shared + threadIdx.x * choice;
+  if constexpr (kBytes == 16) {
+    out[threadIdx.x] = load_16(from).word[0];
+  } else {
+    out[threadIdx.x] = uint32_t(*from);
+  }
 }
 
 // The block that comes last to the ticket, out[0], reads what all have written. Choice: 0 rightly, 1 without
@@ -246,6 +269,7 @@ const SelfTest kSelfTests[] = {
     SELF_TEST(votes),          SELF_TEST(reductions),   SELF_TEST(places),       SELF_TEST(shuffles),
     SELF_TEST(shuffled_types), SELF_TEST(half_warp),    SELF_TEST(two_barriers), SELF_TEST(copies),
     SELF_TEST(stray),          SELF_TEST(order),        SELF_TEST(bits),         SELF_TEST(overwritten),
-    SELF_TEST(last_block),
+    SELF_TEST(last_block),     SELF_TEST(strided<1>),   SELF_TEST(strided<4>),   SELF_TEST(strided<8>),
+    SELF_TEST(strided<16>),
 };
 const int kSelfTestCount = sizeof(kSelfTests) / sizeof(kSelfTests[0]);

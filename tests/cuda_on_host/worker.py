@@ -1,8 +1,9 @@
 """The process that runs the kernels, with the sanitizer's runtime loaded before Python.
 
-Called with the path of a compiled module, it reads pickled (seed, choice of kernels, function, arguments) and answers
-each with (error or None, the bytes of the arguments that are arrays, names of the kernels that were launched, races); a
-tuple stands for an array. The choice is the value of CHOICE in the environment, or None.
+Called with the path of a compiled module, it reads pickled (seed, choice of kernels, whether to count bank conflicts,
+function, arguments) and answers each with (error or None, the bytes of the arguments that are arrays, names of the
+kernels that were launched, races, bank conflicts); a tuple stands for an array. The choice is the value of CHOICE in
+the environment, or None.
 """
 
 import importlib.util
@@ -26,7 +27,7 @@ def main(path: str) -> None:
     module = load(path)
     while True:
         try:
-            seed, choice, function, arguments = pickle.load(requests)
+            seed, choice, count_conflicts, function, arguments = pickle.load(requests)
         except EOFError:
             return
         values = [module.Array(*value) if isinstance(value, tuple) else value for value in arguments]
@@ -34,13 +35,14 @@ def main(path: str) -> None:
         os.environ.pop(CHOICE, None)
         if choice is not None:
             os.environ[CHOICE] = choice
-        module.begin_call(seed)
+        module.begin_call(seed, count_conflicts)
         try:
             getattr(module, function)(*values)
         except RuntimeError as raised:
             error = str(raised)
         arrays = [value.bytes() for value in values if isinstance(value, module.Array)]
-        pickle.dump((error, arrays, module.launched(), module.found_races()), replies)
+        found = module.found_races(), module.bank_conflicts()
+        pickle.dump((error, arrays, module.launched(), *found), replies)
         replies.flush()
 
 
