@@ -3,15 +3,14 @@
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <sanitizer/asan_interface.h>
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "guarded.h"
 
 namespace cuda_on_host {
 
@@ -26,23 +25,20 @@ class Array {
         sizes(std::move(sizes)),
         strides(std::move(strides)),
         bytes_(bytes.size()),
-        memory_(malloc(misalignment + bytes_), free),
-        data_(static_cast<char*>(memory_.get()) + misalignment) {
-    __asan_poison_memory_region(memory_.get(), misalignment);
-    memcpy(data_, bytes.data(), bytes_);
+        memory_(bytes_, misalignment) {
+    memcpy(data(), bytes.data(), bytes_);
   }
 
-  void* data() const { return data_; }
+  void* data() const { return memory_.data(); }
 
-  pybind11::bytes bytes() const { return {data_, bytes_}; }
+  pybind11::bytes bytes() const { return {reinterpret_cast<const char*>(memory_.data()), bytes_}; }
 
   const std::string dtype;
   const std::vector<int64_t> sizes, strides;  // strides in elements
 
  private:
   size_t bytes_;
-  std::shared_ptr<void> memory_;
-  char* data_;
+  Guarded memory_;
 };
 
 // Adds functions to the module: a constant of this type in each file of bindings.

@@ -2,7 +2,7 @@
 // checks for its callers is not checked here.
 #pragma once
 
-#include <vector>
+#include <algorithm>
 
 #include "adafocus/crop_resize.h"
 #include "views.h"
@@ -27,8 +27,11 @@ inline CropResize parameters(const ImageBatch& frames, const Array& boxes, const
 }
 
 // Room for the chains of a call's boxes, of exactly that size.
-inline std::vector<int32_t> room_for_chains(const CropResize& p) {
-  return std::vector<int32_t>(p.frames.count + p.num_boxes(), 77);
+inline cuda_on_host::Guarded room_for_chains(const CropResize& p) {
+  const int64_t count = p.frames.count + p.num_boxes();
+  const cuda_on_host::Guarded room(count * sizeof(int32_t));
+  std::fill_n(room.as<int32_t>(), count, 77);
+  return room;
 }
 
 }  // namespace adafocus

@@ -34,7 +34,7 @@ void crop_mean_bwd_frames(const Array& d_frames, const Array& grad, const Array&
                           const std::string& padding) {
   const CropResize crop = parameters(images(d_frames), boxes, frame_index, affine, padding);
   const CropMean p = mean_parameters(crop, grad, out_h, out_w);
-  raise_if(crop_mean_bwd_frames_cuda(p, room_for_chains(p.crop).data(), nullptr));
+  raise_if(crop_mean_bwd_frames_cuda(p, room_for_chains(p.crop).as<int32_t>(), nullptr));
 }
 
 const cuda_on_host::Bindings bindings([](pybind11::module_& module) {

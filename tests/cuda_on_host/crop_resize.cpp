@@ -29,7 +29,7 @@ void crop_resize_bwd_frames(const Array& d_frames, const Array& grad, const Arra
   CropResize p = parameters(images(d_frames), boxes, frame_index, affine, padding);
   p.antialias = antialias;
   p.patches = images(grad);
-  raise_if(crop_resize_bwd_frames_cuda(p, room_for_chains(p).data(), nullptr));
+  raise_if(crop_resize_bwd_frames_cuda(p, room_for_chains(p).as<int32_t>(), nullptr));
 }
 
 const cuda_on_host::Bindings bindings([](pybind11::module_& module) {

@@ -8,7 +8,6 @@
 #include <cstdarg>
 #include <cstdio>
 #include <map>
-#include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -16,6 +15,7 @@
 #include "banks.h"
 #include "cuda/launch.h"
 #include "fibers.h"
+#include "guarded.h"
 #include "races.h"
 
 uint3 threadIdx, blockIdx;
@@ -410,12 +410,10 @@ const char* run(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes,
   if constexpr (races::kOn) races::begin_launch();
   gridDim = grid;
   blockDim = size;
-  // Memory of exactly the size asked for, so that an access past it is found.
-  const std::unique_ptr<unsigned char[], void (*)(void*)> shared(
-      static_cast<unsigned char*>(malloc(shared_bytes)), free);
+  const Guarded shared(shared_bytes);
   for (const uint64_t i : shuffled(uint64_t(grid.x) * grid.y * grid.z)) {
     blockIdx = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
-    Block running_block(size, shared_bytes, shared.get(), thread);
+    Block running_block(size, shared_bytes, shared.data(), thread);
     if (running_block.run()) continue;
     error = running_block.error();
     return error.c_str();
@@ -425,7 +423,11 @@ const char* run(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes,
 
 unsigned char* dynamic_shared() { return block->dynamic_shared(); }
 
-void SharedMemory::enter() { block->enter_shared(data_, bytes_, block_); }
+void* SharedMemory::enter() {
+  if (!data_) data_ = (new Guarded(bytes_))->data();  // kept, as the declaration is
+  block->enter_shared(data_, bytes_, block_);
+  return data_;
+}
 
 Count sync_block(Call call, bool vote) { return block->sync_block(call, vote); }
 

@@ -11,11 +11,11 @@
 //     shuffle reads a lane that is not in the mask;
 //   - a thread ends with copies that it did not wait for;
 //   - the GPU would refuse its grid, block or shared memory.
-// A mistake that the sanitizers find, such as an access past the end of an array in global or shared memory,
-// ends the process. Not modelled: two threads that run at the same time between barriers, memory order
-// between blocks, how many registers a kernel takes, and time; what the first two can spoil, the race
-// detector (races.h) finds, which takes the place of the sanitizers where it is asked for. Beside it, the
-// bank conflicts of a call can be counted (banks.h).
+// A mistake that the sanitizers find, such as an access beside an array in global or shared memory, by up to
+// 64 KiB (guarded.h), ends the process. Not modelled: two threads that run at the same time between barriers,
+// memory order between blocks, how many registers a kernel takes, and time; what the first two can spoil, the
+// race detector (races.h) finds, which takes the place of the sanitizers where it is asked for. Beside it,
+// the bank conflicts of a call can be counted (banks.h).
 //
 // This header gives the kernels the names that nvcc would; the rest is in cuda_on_host.cpp and fibers.cpp.
 #pragma once
@@ -83,21 +83,19 @@ void copy_async_wait_all();
 // The static shared memory of one declaration.
 class SharedMemory {
  public:
-  constexpr SharedMemory(void* data, size_t bytes) : data_(data), bytes_(bytes) {}
-  // To be called where a thread comes by the declaration.
-  void enter();
+  explicit constexpr SharedMemory(size_t bytes) : bytes_(bytes) {}
+  // To be called where a thread comes by the declaration; returns the memory.
+  void* enter();
 
  private:
-  void* data_;
+  void* data_ = nullptr;
   size_t bytes_;
   uint64_t block_ = 0;  // the last block that came by
 };
 
-#define CUDA_ON_HOST_SHARED(type, name, count)                                           \
-  alignas(type) static unsigned char name##_bytes[sizeof(type) * (count)];               \
-  static ::cuda_on_host::SharedMemory name##_memory(name##_bytes, sizeof(name##_bytes)); \
-  name##_memory.enter();                                                                 \
-  type(&name)[count] = reinterpret_cast<type(&)[count]>(name##_bytes)
+#define CUDA_ON_HOST_SHARED(type, name, count)                               \
+  static ::cuda_on_host::SharedMemory name##_memory(sizeof(type) * (count)); \
+  type(&name)[count] = *static_cast<type(*)[count]>(name##_memory.enter())
 
 // A synchronising call in the source of a kernel.
 struct Call {

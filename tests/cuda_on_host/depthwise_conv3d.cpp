@@ -1,8 +1,6 @@
 // The launchers of depthwise_conv3d for Python.
 #include "adafocus/depthwise_conv3d.h"
 
-#include <vector>
-
 #include "views.h"
 
 namespace adafocus {
@@ -56,7 +54,8 @@ void depthwise_conv3d_bwd_weight(const Array& d_weight, const Array& grad, const
                                  int64_t padding_w) {
   const DepthwiseConv3d p =
       parameters(x, grad, d_weight, {stride_t, stride_h, stride_w}, {padding_t, padding_h, padding_w});
-  std::vector<double> partials(depthwise_conv3d_bwd_weight_partials_cuda(p));
+  const cuda_on_host::Guarded partials(depthwise_conv3d_bwd_weight_partials_cuda(p) *
+                                       (p.double_precision ? sizeof(double) : sizeof(float)));
   raise_if(depthwise_conv3d_bwd_weight_cuda(p, partials.data(), nullptr));
 }
 

@@ -237,6 +237,14 @@ AF_KERNEL stray(const uint32_t* in, uint32_t* out, int choice) {
   }
 }
 
+// Reads `choice` words behind the input or the dynamic shared memory, of a word for each thread; where that
+// is negative, before it.
+template <bool kShared>
+AF_KERNEL far(const uint32_t* in, uint32_t* out, int choice) {
+  const uint32_t* const array = kShared ? words() : in;
+  out[0] = array[choice < 0 ? choice : int(blockDim.x) + choice];
+}
+
 // The order in which the threads of all blocks come by: out[i] is the number of the i-th.
 AF_KERNEL order(const uint32_t*, uint32_t* out, int) {
   const uint32_t at = out[0]++;
@@ -270,6 +278,6 @@ const SelfTest kSelfTests[] = {
     SELF_TEST(shuffled_types), SELF_TEST(half_warp),    SELF_TEST(two_barriers), SELF_TEST(copies),
     SELF_TEST(stray),          SELF_TEST(order),        SELF_TEST(bits),         SELF_TEST(overwritten),
     SELF_TEST(last_block),     SELF_TEST(strided<1>),   SELF_TEST(strided<4>),   SELF_TEST(strided<8>),
-    SELF_TEST(strided<16>),
+    SELF_TEST(strided<16>),    SELF_TEST(far<false>),   SELF_TEST(far<true>),
 };
 const int kSelfTestCount = sizeof(kSelfTests) / sizeof(kSelfTests[0]);

@@ -170,10 +170,10 @@ def test_asynchronous_copies_arrive_with_the_wait(selftest):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (0, r"heap-buffer-overflow(.|\n)*READ of size 4"),
-        (1, r"heap-buffer-overflow(.|\n)*WRITE of size 4"),
-        (2, r"heap-buffer-overflow(.|\n)*READ of size 4"),
-        (3, r"global-buffer-overflow(.|\n)*READ of size 4"),
+        (0, r"use-after-poison(.|\n)*READ of size 4"),
+        (1, r"use-after-poison(.|\n)*WRITE of size 4"),
+        (2, r"use-after-poison(.|\n)*READ of size 4"),
+        (3, r"use-after-poison(.|\n)*READ of size 4"),
         (4, r"misaligned address .* which requires 16 byte alignment"),
         (5, r"shift exponent 1024 is too large"),
         (6, r"nan is outside the range of representable values"),
@@ -184,6 +184,13 @@ def test_a_stray_access_is_found_and_the_next_call_runs(selftest, choice, messag
     with pytest.raises(KernelError, match=message):
         run(selftest, "stray", choice, block=32)
     assert run(selftest, "reverse")[0] == WORDS[63]
+
+
+@pytest.mark.parametrize("kernel", ["far<false>", "far<true>"], ids=["global", "shared"])
+@pytest.mark.parametrize("words", [768, 15000, -768, -15000])
+def test_an_access_far_beside_an_array_is_found(selftest, kernel, words):
+    with pytest.raises(KernelError, match=r"use-after-poison(.|\n)*READ of size 4"):
+        run(selftest, kernel, words, block=1024)
 
 
 def test_the_order_of_threads_and_blocks_follows_the_seed():
