@@ -24,20 +24,18 @@ class Array {
       : dtype(std::move(dtype)),
         sizes(std::move(sizes)),
         strides(std::move(strides)),
-        bytes_(bytes.size()),
-        memory_(bytes_, misalignment) {
-    memcpy(data(), bytes.data(), bytes_);
+        memory_(bytes.size(), misalignment) {
+    memcpy(data(), bytes.data(), bytes.size());
   }
 
   void* data() const { return memory_.data(); }
 
-  pybind11::bytes bytes() const { return {reinterpret_cast<const char*>(memory_.data()), bytes_}; }
+  pybind11::bytes bytes() const { return {memory_.as<char>(), memory_.bytes()}; }
 
   const std::string dtype;
   const std::vector<int64_t> sizes, strides;  // strides in elements
 
  private:
-  size_t bytes_;
   Guarded memory_;
 };
 

@@ -8,8 +8,10 @@
 #include <cstdarg>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "banks.h"
@@ -68,9 +70,11 @@ struct Warp {
 
 class Block {
  public:
-  Block(dim3 size, size_t dynamic_bytes, unsigned char* dynamic_shared, const std::function<void()>& kernel)
-      : dynamic_shared_(dynamic_shared),
-        dynamic_bytes_(dynamic_bytes),
+  // `slot` is its number among the blocks that are alive.
+  Block(uint3 index, dim3 size, size_t slot, size_t dynamic_bytes, const std::function<void()>& kernel)
+      : slot(slot),
+        index_(index),
+        dynamic_shared_(dynamic_bytes),
         shared_bytes_(dynamic_bytes),
         // A launch that does not ask for more has the default, static arrays included.
         shared_limit_(dynamic_bytes > adafocus::kDefaultShared - adafocus::kStaticShared
@@ -78,7 +82,6 @@ class Block {
                           : adafocus::kDefaultShared),
         kernel_(kernel),
         serial_(++last_serial_) {
-    memset(dynamic_shared, 0xff, dynamic_bytes);
     threads_.resize(size_t(size.x) * size.y * size.z);
     ready_.resize(threads_.size());
     warps_.resize((threads_.size() + kWarp - 1) / kWarp);
@@ -87,26 +90,34 @@ class Block {
       Thread& thread = threads_[i];
       thread.index = i;
       thread.position = {i % size.x, i / size.x % size.y, i / size.x / size.y};
-      thread.fiber = &fiber(i);
+      thread.fiber = &fiber(slot * threads_.size() + i);
       ready_[i] = &thread;
       warps_[i / kWarp].alive |= 1u << i % kWarp;
     }
   }
 
-  // Runs all threads; false if the block failed.
-  bool run();
+  ~Block();
+
+  // Goes on with a random thread of this block. When it returns, the fiber of a thread that has ended runs
+  // one of another block.
+  void run_next();
+
+  bool ended() const { return alive_ == 0; }
 
   // Operations of the thread that runs.
   void body();
   Count sync_block(Call call, bool vote);
   Exchange sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source);
-  void enter_shared(void* data, size_t bytes, uint64_t& last_block);
+  void let_others_run();
+  void* enter_shared(const SharedMemory& memory, size_t bytes);
   [[noreturn]] void fail(const std::string& message);
 
   Thread& current() { return *current_; }
-  unsigned char* dynamic_shared() const { return dynamic_shared_; }
+  unsigned char* dynamic_shared() const { return dynamic_shared_.data(); }
   races::Now now(const void* data) const;
   const std::string& error() const { return error_; }
+
+  const size_t slot;
 
  private:
   void go_on();
@@ -123,9 +134,10 @@ class Block {
   Thread* current_ = nullptr;
   unsigned alive_, at_barrier_ = 0, votes_ = 0;
   const Thread* first_at_barrier_ = nullptr;
-  unsigned char* dynamic_shared_;
-  size_t dynamic_bytes_, shared_bytes_, shared_limit_;
-  std::map<const unsigned char*, size_t> static_arrays_;  // of shared memory, that threads have come by
+  uint3 index_;
+  Guarded dynamic_shared_;
+  std::map<const SharedMemory*, Guarded> static_shared_;  // by the declarations that threads have come by
+  size_t shared_bytes_, shared_limit_;
   uint32_t barriers_ = 0;
   const std::function<void()>& kernel_;
   uint64_t serial_;
@@ -135,7 +147,15 @@ class Block {
 
 uint64_t Block::last_serial_ = 0;
 
-Block* block = nullptr;  // the one that runs
+// Of each launch, at random: how many blocks are alive at a time, and which power of two `turn` is. Short
+// turns keep the blocks abreast, long ones let one get ahead.
+constexpr unsigned kMaxAlive = 3, kTurns = 9;
+
+std::vector<std::unique_ptr<Block>> alive;  // all of which have threads that can run
+Block* block = nullptr;                     // the one that runs
+size_t turn = 1;  // how often threads of a block go on, in the mean, until any block does
+
+Block& any_alive() { return *alive[random_below(alive.size())]; }
 
 std::string format(const char* text, ...) __attribute__((format(printf, 1, 2)));
 
@@ -163,31 +183,30 @@ std::string where(const Thread& thread) {
   return text;
 }
 
-bool Block::run() {
-  block = this;
-  go_on();
-  block = nullptr;
+Block::~Block() {
   if constexpr (races::kOn) banks::settle(serial_);
-  if (error_.empty()) return true;
+  if (ended()) return;
   for (Thread& thread : threads_) {
     abandon(*thread.fiber);
     for (const Copy& copy : thread.copies) __asan_unpoison_memory_region(copy.to, copy.bytes.size());
   }
-  return false;
 }
 
-// Goes on with a random thread that can run, or on the host if all have ended. When it returns, the fiber of
-// a thread that has ended runs one of another block.
+// Goes on in any of the blocks that are alive, or on the host if this one has ended.
 void Block::go_on() {
-  if (ready_.empty()) {
-    if (alive_ > 0) fail(deadlock());
-    return switch_to(host);
-  }
+  if (ended()) return switch_to(host);
+  if (ready_.empty()) fail(deadlock());
+  (random_below(turn) == 0 ? any_alive() : *this).run_next();
+}
+
+void Block::run_next() {
   Thread*& chosen = ready_[random_below(ready_.size())];
   Thread* const next = chosen;
   chosen = ready_.back();
   ready_.pop_back();
-  if (next == current_) return;
+  if (block == this && next == current_) return;
+  block = this;
+  blockIdx = index_;
   current_ = next;
   threadIdx = next->position;
   switch_to(*next->fiber);
@@ -217,6 +236,11 @@ void Block::body() {
     }
   }
   if (alive_ > 0 && at_barrier_ == alive_) release_barrier();
+  go_on();
+}
+
+void Block::let_others_run() {
+  ready_.push_back(current_);
   go_on();
 }
 
@@ -314,13 +338,14 @@ std::string Block::deadlock() const {
   return text;
 }
 
-void Block::enter_shared(void* data, size_t bytes, uint64_t& last_block) {
-  if (last_block == serial_) return;
-  last_block = serial_;
-  memset(data, 0xff, bytes);
-  static_arrays_[static_cast<const unsigned char*>(data)] = bytes;
-  shared_bytes_ += bytes;
-  if (shared_bytes_ > shared_limit_) fail(format("the block has %zu bytes of shared memory", shared_bytes_));
+void* Block::enter_shared(const SharedMemory& memory, size_t bytes) {
+  const auto [found, is_new] = static_shared_.try_emplace(&memory, bytes);
+  if (is_new) {
+    shared_bytes_ += bytes;
+    if (shared_bytes_ > shared_limit_)
+      fail(format("the block has %zu bytes of shared memory", shared_bytes_));
+  }
+  return found->second.data();
 }
 
 races::Now Block::now(const void* data) const {
@@ -328,12 +353,12 @@ races::Now Block::now(const void* data) const {
     return uintptr_t(data) - uintptr_t(start) < bytes;
   };
   races::Memory memory = races::Memory::kGlobal;
-  auto after = static_arrays_.upper_bound(static_cast<const unsigned char*>(data));
+  const auto in_shared = [&](const Guarded& array) { return within(array.data(), array.bytes()); };
   if (within(current_->fiber->stack, current_->fiber->stack_bytes)) {
     memory = races::Memory::kOwn;
-  } else if (within(dynamic_shared_, dynamic_bytes_)) {
-    memory = races::Memory::kShared;
-  } else if (after != static_arrays_.begin() && (--after, within(after->first, after->second))) {
+  } else if (in_shared(dynamic_shared_) ||
+             std::any_of(static_shared_.begin(), static_shared_.end(),
+                         [&](const auto& declared) { return in_shared(declared.second); })) {
     memory = races::Memory::kShared;
   }
   return {memory, serial_, current_->index, barriers_, warps_[current_->index / kWarp].barriers};
@@ -410,30 +435,47 @@ const char* run(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes,
   if constexpr (races::kOn) races::begin_launch();
   gridDim = grid;
   blockDim = size;
-  const Guarded shared(shared_bytes);
-  for (const uint64_t i : shuffled(uint64_t(grid.x) * grid.y * grid.z)) {
-    blockIdx = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
-    Block running_block(size, shared_bytes, shared.data(), thread);
-    if (running_block.run()) continue;
-    error = running_block.error();
-    return error.c_str();
+  const std::vector<uint64_t> order = shuffled(uint64_t(grid.x) * grid.y * grid.z);
+  auto next = order.begin();
+  const auto begin = [&](size_t slot) {
+    const uint64_t i = *next++;
+    const uint3 index{unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
+    return std::make_unique<Block>(index, size, slot, shared_bytes, thread);
+  };
+  turn = size_t(1) << random_below(kTurns);
+  for (size_t slots = 1 + random_below(kMaxAlive); alive.size() < slots && next != order.end();) {
+    alive.push_back(begin(alive.size()));
+  }
+  while (!alive.empty()) {
+    any_alive().run_next();
+    const Block* const left = std::exchange(block, nullptr);  // it has ended or failed
+    error = left->error();
+    if (!error.empty()) {
+      alive.clear();
+      return error.c_str();
+    }
+    const auto place =
+        std::find_if(alive.begin(), alive.end(), [&](const auto& b) { return b.get() == left; });
+    if (next != order.end()) {
+      *place = begin(left->slot);
+    } else {
+      alive.erase(place);
+    }
   }
   return nullptr;
 }
 
 unsigned char* dynamic_shared() { return block->dynamic_shared(); }
 
-void* SharedMemory::enter() {
-  if (!data_) data_ = (new Guarded(bytes_))->data();  // kept, as the declaration is
-  block->enter_shared(data_, bytes_, block_);
-  return data_;
-}
+void* SharedMemory::enter() const { return block->enter_shared(*this, bytes_); }
 
 Count sync_block(Call call, bool vote) { return block->sync_block(call, vote); }
 
 Exchange sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source) {
   return block->sync_warp(call, mask, bits, source);
 }
+
+void let_others_run() { block->let_others_run(); }
 
 unsigned lane() { return block->current().index % kWarp; }
 

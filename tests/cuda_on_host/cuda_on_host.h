@@ -1,11 +1,12 @@
 // Runs the source of CUDA kernels on the host, under AddressSanitizer and UBSan, to test what they do.
 //
-// A launch runs its blocks one after the other, in a random order. The threads of a block are fibers on one
-// system thread: one runs until it waits at a barrier, takes part in a warp operation or ends, then a random
-// one of those that can go on does. So what a kernel gets right by luck, without the barrier that it needs,
-// some order gets wrong; the order follows from the seed. Shared memory holds 0xff bytes (NaN) when a block
-// starts, a copy_async has no effect before its wait, and its destination may not be touched in between.
-// A launch fails, with a message that says where its threads are, if
+// A launch begins its blocks in a random order, and has up to three of them alive at a time. Their threads
+// are fibers on one system thread: one runs until it waits at a barrier, takes part in a warp operation, adds
+// atomically or ends, then a random one of those that can go on does, of any of these blocks. So what a
+// kernel gets right by luck, without the barrier that it needs, some order gets wrong; the order follows from
+// the seed. Shared memory holds 0xff bytes (NaN) when a block starts, a copy_async has no effect before its
+// wait, and its destination may not be touched in between. A launch fails, with a message that says where its
+// threads are, if
 //   - no thread can go on (a deadlock), or threads wait at two different barriers of the block;
 //   - a mask of a warp operation lacks the calling lane, or names one that has ended or does not exist, or a
 //     shuffle reads a lane that is not in the mask;
@@ -84,17 +85,15 @@ void copy_async_wait_all();
 class SharedMemory {
  public:
   explicit constexpr SharedMemory(size_t bytes) : bytes_(bytes) {}
-  // To be called where a thread comes by the declaration; returns the memory.
-  void* enter();
+  // To be called where a thread comes by the declaration; returns the memory, which its block has by itself.
+  void* enter() const;
 
  private:
-  void* data_ = nullptr;
   size_t bytes_;
-  uint64_t block_ = 0;  // the last block that came by
 };
 
-#define CUDA_ON_HOST_SHARED(type, name, count)                               \
-  static ::cuda_on_host::SharedMemory name##_memory(sizeof(type) * (count)); \
+#define CUDA_ON_HOST_SHARED(type, name, count)                                         \
+  static constexpr ::cuda_on_host::SharedMemory name##_memory(sizeof(type) * (count)); \
   type(&name)[count] = *static_cast<type(*)[count]>(name##_memory.enter())
 
 // A synchronising call in the source of a kernel.
@@ -125,6 +124,9 @@ struct Exchange {
   uint32_t voted, least, greatest, sum;
 };
 Exchange sync_warp(Call call, uint32_t mask, uint64_t bits, unsigned source);
+
+// To be called before what other threads may see in another order.
+void let_others_run();
 
 unsigned lane();
 
@@ -246,6 +248,7 @@ inline void __threadfence() {
 }
 
 __attribute__((no_sanitize("thread"))) inline unsigned atomicAdd(unsigned* at, unsigned value) {
+  cuda_on_host::let_others_run();
 #ifdef CUDA_ON_HOST_RACES
   cuda_on_host::atomic_access(at);
 #endif

@@ -16,13 +16,15 @@ class Guarded {
   // Bytes 0xff (NaN), from an address of this misalignment modulo 16 on.
   explicit Guarded(size_t bytes, size_t misalignment = 0)
       : memory_(static_cast<unsigned char*>(malloc(kGuard + misalignment + bytes + kGuard)), free),
-        data_(memory_.get() + kGuard + misalignment) {
+        data_(memory_.get() + kGuard + misalignment),
+        bytes_(bytes) {
     __asan_poison_memory_region(memory_.get(), kGuard + misalignment);
     __asan_poison_memory_region(data_ + bytes, kGuard);
     memset(data_, 0xff, bytes);
   }
 
   unsigned char* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
   template <class T>
   T* as() const {
     return reinterpret_cast<T*>(data_);
@@ -33,6 +35,7 @@ class Guarded {
 
   std::shared_ptr<unsigned char> memory_;
   unsigned char* data_;
+  size_t bytes_;
 };
 
 }  // namespace cuda_on_host

@@ -6,7 +6,7 @@
 // Two accesses of a block are ordered if a barrier of the block lies between them, or, of lanes of one warp,
 // a __syncwarp; shuffles and votes order nothing. Accesses of two blocks are ordered if, after the first, a
 // barrier and then a thread's fence and atomic addition follow, and if before the second, after a thread's
-// atomic addition and fence, lies a barrier.
+// later atomic addition and fence, lies a barrier.
 #include "races.h"
 
 #include <sanitizer/common_interface_defs.h>
@@ -50,19 +50,24 @@ Byte& byte_at(uintptr_t address) {
 
 // What a block has let others see, by its fences and atomic additions.
 struct Order {
-  uint32_t released = 0;              // accesses after fewer barriers than this are seen by who acquires
+  uint32_t released = 0;  // accesses after fewer barriers than this are seen by who acquires later
   int64_t fenced = -1, counted = -1;  // the thread whose last step that was
   uint32_t fenced_at = 0;             // barriers before its fence
-  bool acquiring = false, acquired = false;
+  // Numbers of its additions among all, from 1 on: the one that released, the last, the one that a fence
+  // followed, and the one that a barrier did too.
+  uint64_t released_at = 0, counted_at = 0, acquiring_at = 0, acquired_at = 0;
 };
 std::map<uint64_t, Order> orders;
+uint64_t additions = 0;
 
 bool same_thread(const Access& a, const Access& b) { return a.block == b.block && a.thread == b.thread; }
 
 bool ordered(const Access& before, const Access& now) {
   if (before.block == 0 || same_thread(before, now) || (before.atomic && now.atomic)) return true;
-  if (before.block != now.block)
-    return orders[now.block].acquired && before.barriers < orders[before.block].released;
+  if (before.block != now.block) {
+    const Order& released = orders[before.block];
+    return released.released_at < orders[now.block].acquired_at && before.barriers < released.released;
+  }
   const bool same_warp = before.thread / kWarp == now.thread / kWarp;
   return before.barriers < now.barriers || (same_warp && before.warp_barriers < now.warp_barriers);
 }
@@ -133,7 +138,11 @@ void note_atomic(void* data, size_t bytes, const void* place) {
   const Now now = now_of(data);
   if (now.memory != Memory::kGlobal) return;
   Order& order = orders[now.block];
-  if (order.fenced == now.thread) order.released = order.fenced_at;
+  order.counted_at = ++additions;
+  if (order.fenced == now.thread) {
+    order.released = order.fenced_at;
+    order.released_at = additions;
+  }
   order.fenced = -1;
   order.counted = now.thread;
 }
@@ -141,14 +150,14 @@ void note_atomic(void* data, size_t bytes, const void* place) {
 void note_fence() {
   const Now now = now_of(nullptr);
   Order& order = orders[now.block];
-  if (order.counted == now.thread) order.acquiring = true;
+  if (order.counted == now.thread) order.acquiring_at = order.counted_at;
   order.fenced = now.thread;
   order.fenced_at = now.barriers;
 }
 
 void note_barrier(uint64_t block) {
   Order& order = orders[block];
-  order.acquired = order.acquired || order.acquiring;
+  order.acquired_at = order.acquiring_at;
 }
 
 std::vector<std::string> take() {

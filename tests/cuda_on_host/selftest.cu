@@ -78,6 +78,28 @@ AF_KERNEL last_block(const uint32_t* in, uint32_t* out, int choice) {
   words()[threadIdx.x] = sum;
 }
 
+// Each block writes a word, and the one that comes last to the ticket, out[0], adds those of all. Choice: 0
+// rightly, 1 the ticket is taken before the word is written, 2 the block that comes first adds.
+AF_KERNEL words_of_blocks(const uint32_t* in, uint32_t* out, int choice) {
+  AF_SHARED(uint32_t, ticket, 1);
+  const auto take_ticket = [&] {
+    if (threadIdx.x == 0) {
+      __threadfence();
+      ticket[0] = atomicAdd(&out[0], 1u);
+      __threadfence();
+    }
+    __syncthreads();
+  };
+  if (choice == 1) take_ticket();
+  if (threadIdx.x == 0) out[1 + blockIdx.x] = in[blockIdx.x];
+  __syncthreads();
+  if (choice != 1) take_ticket();
+  if (threadIdx.x > 0 || ticket[0] != (choice == 2 ? 0 : gridDim.x - 1)) return;
+  uint32_t sum = 0;
+  for (unsigned n = 0; n < gridDim.x; ++n) sum += out[1 + n];
+  out[1 + gridDim.x] = sum;
+}
+
 // Choice: 0 dynamic shared memory, 1 static.
 AF_KERNEL untouched(const uint32_t*, uint32_t* out, int choice) {
   AF_SHARED(uint32_t, array, 32);
@@ -278,6 +300,6 @@ const SelfTest kSelfTests[] = {
     SELF_TEST(shuffled_types), SELF_TEST(half_warp),    SELF_TEST(two_barriers), SELF_TEST(copies),
     SELF_TEST(stray),          SELF_TEST(order),        SELF_TEST(bits),         SELF_TEST(overwritten),
     SELF_TEST(last_block),     SELF_TEST(strided<1>),   SELF_TEST(strided<4>),   SELF_TEST(strided<8>),
-    SELF_TEST(strided<16>),    SELF_TEST(far<false>),   SELF_TEST(far<true>),
+    SELF_TEST(strided<16>),    SELF_TEST(far<false>),   SELF_TEST(far<true>),    SELF_TEST(words_of_blocks),
 };
 const int kSelfTestCount = sizeof(kSelfTests) / sizeof(kSelfTests[0]);

@@ -211,6 +211,17 @@ def test_the_order_of_threads_and_blocks_follows_the_seed():
     harness.close()
 
 
+def test_blocks_run_in_turns(selftest):
+    def total(choice: int) -> int:
+        out = torch.zeros(6, dtype=torch.int32)
+        selftest.call("words_of_blocks", out, WORDS[:4], 4, 8, 0, choice)
+        return int(out[5])
+
+    right = int(WORDS[:4].sum())
+    assert all(total(0) == right for _ in range(10))
+    assert any(total(1) != right for _ in range(200))  # never if each ended before the next began
+
+
 def test_places_in_reports_do_not_depend_on_where_the_checkout_lies(monkeypatch):
     monkeypatch.setattr(build, "ROOT", Path("/a/long/way") / ("down" * 60))
     line = f"    #0 0x7f in adafocus::copy_rows(int) {build.ROOT}/csrc/cuda/copy_rows.cuh:42"

@@ -56,6 +56,8 @@ def run(harness: Harness, kernel: str, choice: int, block: int = 64, grid: int =
         ("last_block", 1, 4, "race: read after write"),  # no barrier
         ("last_block", 2, 4, "race: read after write"),  # no fence before the ticket
         ("last_block", 3, 4, "race: read after write"),  # nor after it
+        ("words_of_blocks", 1, 4, "race: (read after write|write after read)"),  # the ticket comes too early
+        ("words_of_blocks", 2, 4, "race: (read after write|write after read)"),  # the first block reads
     ],
 )
 def test_a_race_shows_in_every_order(selftest, kernel, choice, grid, message):
