@@ -1,10 +1,10 @@
 // The gradient of crop_resize by the frames, for frames that are dense in memory.
 //
 // A tile is a band of scanlines of a frame: with all channels if they are interleaved, else of a few planes.
-// A block sums it in shared memory, over all boxes, and writes it once, 16 bytes at a time. A thread owns a
-// column of the tile, which is one x, and kCount channels, in every scanline. So nobody else touches its
-// sums, and what it has found for a box, the outputs that read its x, serves all tiles of the block, which
-// lie below each other.
+// A block sums it in shared memory, over all boxes, and writes it once, four elements at a time. A thread
+// owns a column of the tile, which is one x, and kCount channels, in every scanline. So nobody else touches
+// its sums, and what it has found for a box, the outputs that read its x, serves all tiles of the block,
+// which lie below each other.
 //
 // A row of a patch is summed first where it reads x; then the sum goes to the one or two scanlines that the
 // row reads. Three rows of a patch, a column whose x two outputs read, and its sums in a tile of 4 scanlines:
@@ -34,8 +34,6 @@ constexpr int kRowsAtOnce = kCount < 4 ? 2 : 1;
 constexpr int kRowsBack = 4;
 // Shared memory that a block should stay below, so that an SM holds several.
 constexpr int64_t kTileBytes = 32 * 1024;
-// Elements that may lie before the first of a run in its 16 bytes, and one more.
-constexpr int kMaxPiece = 16 / sizeof(Half);
 
 // Sizes of a call's tiles, the same on the host and in the kernel. A frame is one plane if its channels are
 // interleaved, else one for each of them.
@@ -54,37 +52,31 @@ struct TileLayout {
   // Planes that are whole in a tile are one run of memory.
   AF_HD bool merged() const { return tile_rows == height; }
   AF_HD int blocks_down() const { return (down + tiles - 1) / tiles; }
-  AF_HD int sums() const { return (tile_planes * pitch + 2 * kMaxPiece - 1) / kMaxPiece * kMaxPiece; }
+  AF_HD int sums() const { return (tile_planes * pitch + 2 * kGroup - 1) / kGroup * kGroup; }
 };
 
 // ---------------------------------------------------------------------------------------------------
 // The tile
 
-// Writes a run of sums to memory, and clears them. Sums before 16 bytes of elements lie at a multiple of 16
-// bytes; the threads of the block share the work.
+// Writes a run of sums to memory, and clears them. Elements that are four together in memory are so in shared
+// memory, too; the threads of the block share the work.
 template <class T>
 AF_DEVICE void write_run(T* to, float* sums, int count) {
-  constexpr int kPiece = 16 / int(sizeof(T));
-  const int head = min_of(int((-reinterpret_cast<uintptr_t>(to) & 15) / sizeof(T)), count);
-  const int pieces = (count - head) / kPiece, tail = head + pieces * kPiece, thread = thread_index();
+  const int head = min_of(int(-(reinterpret_cast<uintptr_t>(to) / sizeof(T)) % kGroup), count);
+  const int tail = head + (count - head) / kGroup * kGroup, thread = thread_index();
   const auto write_one = [&](int n) {
     to[n] = Store<T>::from(sums[n]);
     sums[n] = 0;
   };
   if (thread < head) write_one(thread);
 #pragma unroll 1
-  for (int n = head + thread * kPiece; n < tail; n += kThreads * kPiece) {
-    T values[kPiece];
+  for (int n = head + kGroup * thread; n < tail; n += kGroup * kThreads) {
+    const Bytes16 four = load_16(sums + n);
+    store_16(sums + n, {});
+    PackedGroup<T> packed;
 #pragma unroll
-    for (int e = 0; e < kPiece; e += 4) {
-      const Bytes16 four = load_16(sums + n + e);
-      store_16(sums + n + e, {});
-#pragma unroll
-      for (int i = 0; i < 4; ++i) values[e + i] = Store<T>::from(float_of(four.word[i]));
-    }
-    Bytes16 bytes;
-    memcpy(&bytes, values, sizeof(bytes));
-    store_16(to + n, bytes);
+    for (int e = 0; e < kGroup; ++e) packed.value[e] = Store<T>::from(float_of(four.word[e]));
+    *reinterpret_cast<PackedGroup<T>*>(to + n) = packed;
   }
   if (tail + thread < count) write_one(tail + thread);
 }
@@ -94,9 +86,8 @@ template <int kCount>
 struct Tile {
   const TileLayout& layout;
   int first_plane, planes, first_row, rows;
-  int groups;       // of channels, and columns of a pixel
-  uint32_t within;  // mask of the elements that lie before another in its 16 bytes
-  uint32_t start;   // the first element's number in memory, of which these bits count
+  int groups;      // of channels, and columns of a pixel
+  uint32_t start;  // the first element's number in memory, modulo four
 
   AF_DEVICE Tile(const CropResize& p, const TileLayout& layout, int64_t frame, int across, int down)
       : layout(layout),
@@ -105,9 +96,7 @@ struct Tile {
         first_row(down * layout.tile_rows),
         rows(min_of(layout.tile_rows, layout.height - first_row)),
         groups((layout.interleaved ? layout.channels : planes) / kCount) {
-    const uint32_t size = uint32_t(size_of(p.frames.dtype));
-    within = 16 / size - 1;
-    start = uint32_t(reinterpret_cast<uintptr_t>(p.frames.data) & 15) / size +
+    start = uint32_t(reinterpret_cast<uintptr_t>(p.frames.data) & 15) / uint32_t(size_of(p.frames.dtype)) +
             uint32_t(frame * p.frames.lead_stride[0]) + uint32_t(offset(0));
   }
 
@@ -119,10 +108,10 @@ struct Tile {
   // [sums], the owners of columns add, then all threads write and clear.
   AF_DEVICE static float* sums() { return reinterpret_cast<float*>(dynamic_shared()); }
 
-  // The sums of that part: those of a run have the offset from a piece that its elements have in memory.
+  // The sums of that part.
   AF_DEVICE float* sums(int plane) const {
     const uint32_t run = layout.merged() ? start : start + uint32_t(plane * layout.plane());
-    return sums() + plane * layout.pitch + (run & within);
+    return sums() + plane * layout.pitch + run % kGroup;
   }
 
   // The sum of a channel of the tile, at x in its first scanline.
@@ -380,7 +369,7 @@ TileLayout tile_layout(const CropResize& p) {
     layout.tile_planes = int(planes * clamp_to<int64_t>(most, 1, channels / planes));
   }
   const int64_t part = layout.tile_rows * layout.scanline();
-  layout.pitch = int(layout.merged() ? part : divide_up(part, kMaxPiece) * kMaxPiece + kMaxPiece);
+  layout.pitch = int(layout.merged() ? part : divide_up(part, kGroup) * kGroup + kGroup);
   layout.across = int(divide_up(layout.planes(), layout.tile_planes));
   const int64_t blocks =
       p.frames.count * layout.across >= kManyFrames ? divide_up(layout.down, kTiles) : layout.down;

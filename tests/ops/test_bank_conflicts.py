@@ -125,10 +125,10 @@ def typical(op: str) -> Iterator[Example]:
 # The most transactions for each that is needed, in all lines of a call together, by part. (Others use no
 # shared memory.)
 MOST = {
-    ("crop_resize", "fwd"): 1.3,
-    ("crop_resize", "fwd_out"): 1.3,
+    ("crop_resize", "fwd"): 1.4,
+    ("crop_resize", "fwd_out"): 1.4,
     ("crop_resize", "bwd_boxes"): 1.4,
-    ("crop_resize", "bwd_frames"): 4,
+    ("crop_resize", "bwd_frames"): 1.1,
     ("crop_mean", "fwd"): 4,
     ("crop_mean", "bwd_boxes"): 1,
     ("crop_mean", "bwd_frames"): 1,
@@ -159,33 +159,9 @@ class Known(NamedTuple):
 
 
 JOINED = "none on a GPU: its compiler joins the unrolled loop into one access of 16 bytes"
-ENTRIES = "lanes want the same word of a table's entries, which lie some words apart"
 FOURTH = "lanes add the same channel of groups of four, a channel at a time"
 
 KNOWN = {
-    "crop_resize": (
-        Known(
-            "crop_resize_bwd_frames_tiled.cu",
-            "AF_DEVICE Readers operator[](int r) const { return table_[index(r)].readers; }",
-            7.6,
-            ENTRIES,
-        ),
-        Known(
-            "crop_resize_bwd_frames_tiled.cu", "table_[n].ends.begin = r < first.end ? 0 : positions_;", 3.4, ENTRIES
-        ),
-        Known(
-            "crop_resize_bwd_frames_tiled.cu", "table_[n].ends.end = r < first.begin ? 0 : positions_;", 3.4, ENTRIES
-        ),
-        Known(
-            "crop_resize_bwd_frames_tiled.cu",
-            "if (index(r) < entries_) table_[index(r)].ends.begin = m;",
-            2.5,
-            ENTRIES,
-        ),
-        Known(
-            "crop_resize_bwd_frames_tiled.cu", "if (index(r) < entries_) table_[index(r)].ends.end = m;", 2.5, ENTRIES
-        ),
-    ),
     "crop_mean": (
         Known(
             "crop_mean.cu",
