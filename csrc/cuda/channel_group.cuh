@@ -16,13 +16,21 @@ AF_HD int threads_across(int64_t channels, int most) {
   return threads;
 }
 
-// Channels of a group in registers; those beyond the last channel of the pixel are zero.
+// Channels of a group in registers; those beyond the last channel of the pixel are zero. In shared memory it
+// is read and written as a whole: lanes that take one word each would want every fourth bank.
 template <class C>
-struct ChannelGroup {
+struct alignas(16) ChannelGroup {
   C value[kGroup];
   AF_DEVICE C& operator[](int c) { return value[c]; }
   AF_DEVICE const C& operator[](int c) const { return value[c]; }
 };
+
+template <class C>
+AF_DEVICE ChannelGroup<C> operator+(ChannelGroup<C> a, ChannelGroup<C> b) {
+#pragma unroll
+  for (int c = 0; c < kGroup; ++c) a[c] += b[c];
+  return a;
+}
 
 // Group in memory, moved by one instruction (double: two).
 template <class T>

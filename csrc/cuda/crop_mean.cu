@@ -131,12 +131,14 @@ __launch_bounds__(kThreads, 1) AF_KERNEL crop_mean_fwd_kernel(const CropMean mea
     for (uint32_t half = kThreads / 2; half >= columns; half /= 2) {
       __syncthreads();
       if (thread >= half) continue;
-      for (int c = 0; c < kGroup; ++c) partial[thread][c] += partial[thread + half][c];
+      partial[thread] = partial[thread] + partial[thread + half];
     }
     if (thread < columns) {
       const uint32_t channel = (start + thread) * kGroup;
+      const ChannelGroup<C> sum = partial[thread];
+#pragma unroll
       for (int c = 0; c < kGroup; ++c) {
-        if (channel + c < items.channels) store_mean(means, k, channel + c, partial[thread][c]);
+        if (channel + c < items.channels) store_mean(means, k, channel + c, sum[c]);
       }
     }
     __syncthreads();  // the sums are read before the next groups overwrite them

@@ -30,8 +30,7 @@ AF_DEVICE void weigh_values(const ExpectedValue& p, int64_t b, const C* share, C
     for (int half = threads / 2; half >= columns; half /= 2) {
       __syncthreads();
       if (thread >= half) continue;
-#pragma unroll
-      for (int c = 0; c < kGroup; ++c) partial[thread][c] += partial[thread + half][c];
+      partial[thread] = partial[thread] + partial[thread + half];
     }
     if (thread < columns) {
       visit(out.dtype, [&](auto tag) {

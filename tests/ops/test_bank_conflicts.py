@@ -129,11 +129,11 @@ MOST = {
     ("crop_resize", "fwd_out"): 1.4,
     ("crop_resize", "bwd_boxes"): 1.4,
     ("crop_resize", "bwd_frames"): 1.1,
-    ("crop_mean", "fwd"): 4,
+    ("crop_mean", "fwd"): 2.3,
     ("crop_mean", "bwd_boxes"): 1,
     ("crop_mean", "bwd_frames"): 1,
     ("weighted_sample", "fwd"): 1.6,
-    ("expected_value", "fwd"): 1.9,
+    ("expected_value", "fwd"): 1.3,
     ("expected_value", "bwd_weights"): 2.8,
     ("exit_gate", "fwd"): 1,
     ("depthwise_conv3d", "fwd"): 1.6,
@@ -159,7 +159,6 @@ class Known(NamedTuple):
 
 
 JOINED = "none on a GPU: its compiler joins the unrolled loop into one access of 16 bytes"
-FOURTH = "lanes add the same channel of groups of four, a channel at a time"
 
 KNOWN = {
     "crop_mean": (
@@ -168,18 +167,6 @@ KNOWN = {
             "partial[slice * columns + column] = sums;",
             8,
             "in planes, neighbours are slices of the pixels, whose sums lie `columns` groups apart",
-        ),
-        Known(
-            "crop_mean.cu",
-            "for (int c = 0; c < kGroup; ++c) partial[thread][c] += partial[thread + half][c];",
-            4,
-            FOURTH,
-        ),
-        Known(
-            "crop_mean.cu",
-            "if (channel + c < items.channels) store_mean(means, k, channel + c, partial[thread][c]);",
-            3,
-            FOURTH,
         ),
     ),
     "weighted_sample": (
@@ -196,12 +183,6 @@ KNOWN = {
             "for (int c = 0; c < kGroup; ++c) packed.value[c] = Store<T>::from(group[c]);",
             3.5,
             JOINED,
-        ),
-        Known(
-            "expected_value.cu",
-            "for (int c = 0; c < kGroup; ++c) partial[thread][c] += partial[thread + half][c];",
-            4,
-            FOURTH,
         ),
         Known(
             "expected_value.cuh",
