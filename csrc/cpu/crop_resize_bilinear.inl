@@ -40,7 +40,7 @@ struct BilinearWorkspace : Workspace<C> {
   C* offset_y;               // [P_h] sample offsets
   C* offset_x;               // [P_w] sample offsets
   ColumnTaps<C>* columns;    // [P_w]
-  C* weights;                // [P_w][2][kLanes] u0 and u1 of the columns, pairs of columns together
+  C* weights;                // [(P_w + 1) / 2][2][2][kLanes] u0 of two columns, then u1 of both
   int64_t* sparse;           // [2 P_w] frame columns of a buffer that holds only those that are used
 
   BilinearWorkspace(Scratch& scratch, const CropResize& p, int64_t chunk_size)
@@ -146,10 +146,10 @@ struct ScanlineReader {
     load({scanline(y.first), scanline(y.first + 1), y.u0, y.u1}, out);
   }
 
-  // Asks for the scanlines of a tap that is read soon. Where channels are planes the processor does so by
-  // itself.
+  // Asks for the scanlines of a tap that is read soon, where all that lies in them is read. Where channels
+  // are planes the processor does so by itself.
   __attribute__((always_inline)) void prefetch(const Tap<C>& y) const {
-    if (layout.stride_c != 1 || columns.sparse) return;
+    if (layout.stride_c != 1 || layout.stride_x != layout.channels || columns.sparse) return;
     const int64_t bytes = columns.count * layout.stride_x * size_of(layout.dtype);
     for (const void* from : {scanline(y.first), scanline(y.first + 1)}) {
       for (int64_t at = 0; from && at < bytes; at += 64) {  // a cache line
@@ -230,7 +230,7 @@ void crop_box(BilinearWorkspace<C>& work, int64_t k, const StoreScanline& store)
   const ImageBatch &frames = work.p.frames, &out = work.p.patches;
   const Box<C> box = work.p.template box<C>(k);
   const ScanlineReader<C> reader(work, find_columns(box, work), k);
-  repeat_weights(work.columns, out.width, work.weights);
+  if (work.pixel_stride() <= kLanes) repeat_weights(work.columns, out.width, work.weights);
   const auto tap = [&](int64_t i) {
     return sample_tap<C>(box.cy, box.h, min_of(i, out.height - 1), out.height, frames.height);
   };

@@ -127,7 +127,7 @@ AF_DEVICE void store_frame_gradient(const CropResize& p, int64_t frame, const It
 template <class C, class F>
 AF_DEVICE void for_each_box(const CropResize& p, int64_t n, const F& f) {
   const bool chained = p.index_type != IndexType::kNone;
-  const int64_t alone = n < p.num_boxes() && p.box<C>(n).finite() ? n : -1;  // the box of that number
+  const int64_t alone = !chained && n < p.num_boxes() && p.box<C>(n).finite() ? n : -1;  // of that number
   for (int64_t k = chained ? p.chains.first[n] : alone; k >= 0; k = chained ? p.chains.next[k] : -1) f(k);
 }
 

@@ -23,12 +23,10 @@
 //
 //   tiled      crop_resize_bwd_frames_tiled.cu
 //     idea     A block sums a band of a frame in shared memory over all boxes; a thread has a column of it,
-//     and
-//              goes down the patch once, row by row.
+//              and goes down the patch once, row by row.
 //     chosen   For the gradient of dense frames that are neither uint8 nor float64, by bilinear patches.
 //     saves    Searching for the readers of each pixel, reading a row for each scanline that it reads, and
-//     all
-//              stores but those of 16 bytes.
+//              all stores but those of four elements.
 //
 // ADAFOCUS_CUDA_KERNEL=any in the environment takes _any where another kernel would run (kernel_choice.h): it
 // is the oracle of the others in tests, and a row beside them in benchmarks.

@@ -82,7 +82,7 @@ template <class T, bool kInterleaved>
 __launch_bounds__(kThreads, 3) AF_KERNEL
     crop_resize_bwd_boxes_staged_kernel(const CropResize p, const StagedLayout layout, float* d_boxes) {
   using Scanlines = StagedScanlines<T, kInterleaved>;
-  AF_SHARED(typename Scanlines::Tables, tables, 1);  // [1], the first warp plans and warps stage, all read
+  AF_SHARED(typename Scanlines::Tables, tables, 1);  // [1], the first warp plans and lanes stage, all read
   const int64_t k = blockIdx.x;
   float sums[4] = {};  // (cy, cx, h, w)
   if (p.valid<float>(k)) {

@@ -87,7 +87,7 @@ template <class T, bool kInterleaved>
 __launch_bounds__(kThreads, 4) AF_KERNEL
     crop_resize_fwd_staged_kernel(const CropResize p, const StagedLayout layout, unsigned chunks, int chunk) {
   using Scanlines = StagedScanlines<T, kInterleaved>;
-  AF_SHARED(typename Scanlines::Tables, tables, 1);  // [1], the first warp plans and warps stage, all read
+  AF_SHARED(typename Scanlines::Tables, tables, 1);  // [1], the first warp plans and lanes stage, all read
   const int64_t k = blockIdx.x / chunks;
   const int begin = int(blockIdx.x % chunks) * chunk, end = min_of(begin + chunk, int(p.patches.height));
   const bool valid = p.valid<float>(k);

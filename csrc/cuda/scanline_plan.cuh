@@ -37,7 +37,7 @@ struct Slopes {
   float inside;  // of `inside` by the position
 };
 
-// The plan, and where `stage` put its scanlines. In static shared memory: the first warp plans and warps
+// The plan, and where `stage` put its scanlines. In static shared memory: the first warp plans and lanes
 // stage, then all threads read.
 template <int kSegments>
 struct StagedTables {

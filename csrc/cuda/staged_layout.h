@@ -7,7 +7,7 @@ namespace adafocus {
 
 constexpr int kChannels = 3;
 constexpr int kMaxStrip = 8;  // output rows of a strip: one lane of a warp plans each
-constexpr int kMargin = 32;   // bytes on either side of a segment: two pixels, and the rest of a word
+constexpr int kMargin = 32;   // bytes on either side of a segment: two pixels, and what is read with them
 
 // Shared memory that a block should stay below, so that an SM holds several.
 constexpr int kStagedBytes = 24 * 1024;
@@ -48,16 +48,17 @@ inline StagedLayout staged_layout(const CropResize& p, bool with_output) {
   const bool interleaved = p.frames.stride_c == 1;
   const int64_t size = size_of(p.frames.dtype), out_size = with_output ? size_of(p.patches.dtype) : 0;
   const int64_t scanline = p.frames.width * size * (interleaved ? kChannels : 1);
+  const int64_t stride_y = p.frames.height > 1 ? p.frames.stride_y : 0;  // else it may be any
   StagedLayout layout{};
   const bool dense = (interleaved ? p.frames.stride_x == kChannels : p.frames.stride_x == 1);
   if (p.frames.count == 0 || p.frames.channels != kChannels || p.antialias || p.double_precision ||
       size == 8 || !dense || !is_small_float(p.patches.dtype) ||
       p.frames.width * size * kChannels > kMaxBytesPerColumn * p.patches.width || p.patches.width > 1024 ||
       p.frames.height > kMost32 || p.patches.height > kMost32 ||
-      (p.frames.height * p.frames.stride_y + kChannels * p.frames.stride_c) * size > INT32_MAX) {
+      (p.frames.height * stride_y + kChannels * p.frames.stride_c) * size > INT32_MAX) {
     return layout;
   }
-  layout.stride_y = int(p.frames.stride_y * size);
+  layout.stride_y = int(stride_y * size);
   layout.stride_c = int(p.frames.stride_c * size);
   layout.frames_bytes = bytes_of(p.frames);
   layout.segments = interleaved ? 1 : kChannels;

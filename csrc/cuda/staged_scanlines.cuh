@@ -1,14 +1,16 @@
 // Scanlines of a frame of three channels in shared memory: read once, in 16-byte pieces, whatever the type
 // and layout.
 //
-// A strip is a few output rows of one box. It is worked on in three phases, with a barrier after the first:
+// A strip is a few output rows of one box. It is worked on in three phases, with a barrier after the first
+// (and others within it):
 //   1. stage         plan (scanline_plan.cuh), and copy the scanlines that the strip reads, byte by byte as
 //                    they are, each into a segment (interleaved channels) or three (planes),
 //   2. row, column   look up what an output row and an output column read,
 //   3. blend, read   take the two pixels of a scanline that a column reads, interpolated or as stored.
 //
-// A segment has the same offset from a 16-byte boundary as in global memory, so that 16-byte copies fit. In
-// the margins on either side lie the two pixels just outside the frame, zeros or copies of the edge, so that
+// A segment has the same offset from a 16-byte boundary as in global memory, so that 16-byte copies fit: at
+// its ends those bring bytes of its neighbours into the margins on either side. Where a column reads outside
+// the frame, these are overwritten with the two pixels just outside, zeros or copies of the edge, so that
 // reading needs no bounds:
 //
 //   slot 0   | margin  p p | a b c d ... x y z | p p  margin |     p: zeros, or copies of a or of z
@@ -30,6 +32,7 @@ class StagedScanlines {
   static constexpr int kPixel = int(sizeof(T)) * (kInterleaved ? kChannels : 1);  // bytes between pixels
   // Bytes behind a segment that are read with its last ones: the rest of three words.
   static constexpr int kBehind = kInterleaved && sizeof(T) == 1 ? 6 : 0;
+  static_assert(2 * kPixel + kBehind <= kMargin, "the margins hold two pixels, and what is read with them");
   using Tables = StagedTables<kSegments>;
 
   // The two pixels of a scanline that an output column reads, neighbours in a segment.
@@ -146,7 +149,7 @@ class StagedScanlines {
         copy_async_16(segments() + at + begin, from + begin);
       } else {
 #pragma unroll 1
-        for (int b = max_of(begin, 0); b < begin + 16; ++b) segments()[at + b] = b < bytes ? from[b] : 0;
+        for (int b = begin; b < begin + 16; ++b) segments()[at + b] = b >= 0 && b < bytes ? from[b] : 0;
       }
     }
   }
@@ -202,7 +205,7 @@ class StagedScanlines {
     right[2] = biased(high, 1);
   }
 
-  // [slots, kSegments, pitch] bytes, warps write a segment each, all threads read.
+  // [slots, kSegments, pitch] bytes, eight lanes write a segment, all threads read.
   AF_DEVICE unsigned char* segments() const { return dynamic_shared(); }
 
   AF_DEVICE int zero_slot() const { return 2 * layout_.strip; }

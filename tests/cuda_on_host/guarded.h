@@ -1,5 +1,6 @@
 // Memory that nothing may be accessed beside, far beyond the few bytes that the sanitizer leaves between
-// allocations: a kernel that is a whole row or frame off would else read another array, unnoticed.
+// allocations: a kernel that is a whole row or frame off would else read another array, unnoticed. (The
+// sanitizer knows words of 8 bytes: those of the first that lie before a misaligned begin are not guarded.)
 #pragma once
 
 #include <sanitizer/asan_interface.h>

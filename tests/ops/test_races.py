@@ -102,6 +102,13 @@ def long(op: str) -> Iterator[Example]:
             boxes = torch.tensor([[20.0, x, 40, w] for x, w in ((36, 30), (1, 30), (18, 80))]).repeat(4, 1)
             shifted = frames.new_empty(12, 40, 41, 3)[:, :, :37].permute(0, 3, 1, 2).copy_(frames[index[:12]])
             yield Example("edges", (shifted, boxes, (8, 40)), {})
+            # At each place in a word from the first byte of the memory on, and at its very end.
+            whole, last = torch.tensor([[8.0, 8, 16, 16]]), torch.tensor([[0, 1.5, 0.16, -0.25]])
+            for offset in (1, 2, 3):
+                first = random_images((1, 1, 1, 1204), torch.uint8, "contiguous").flatten()[offset:][:1200]
+                yield Example("start", (first.view(1, 20, 20, 3).permute(0, 3, 1, 2), whole, (16, 16)), {})
+            tiny = random_images((3, 3, 1, 3), torch.uint8, "channels_last")
+            yield Example("end", (tiny, last, (8, 40)), {"frame_index": torch.tensor([2]), "padding": "border"})
             yield Example(
                 "bytes", (frames, smooth_boxes(300, (70, 9), (40, 37), seed=2), (70, 9)), {"frame_index": index[:300]}
             )
@@ -162,13 +169,29 @@ def with_small_limits(edits: dict[Path, str], limits: dict[str, list[tuple[str, 
     return edits
 
 
-def test_blocks_of_several_tiles_have_no_races():
+def tiles_in_turn() -> Iterator[Example]:
+    """Frames that blocks of several tiles make, of which each thread has one column: it goes on with a box from tile to
+    tile."""
+    for layout in ("contiguous", "channels_last"):
+        for channels, width, padding in ((3, 200, "zeros"), (1, 140, "border"), (4, 32, "border"), (24, 40, "zeros")):
+            frames = random_images((6, channels, 61, width), torch.float32, layout)
+            sizes = [(0.9, 0.8), (-0.5, 0.7), (0.4, -1.2), (0.1, 0.1), (2.5, 3), (-0.02, 0.3)]
+            boxes = torch.tensor([[30, width / 2, 61 * h, width * w] for h, w in sizes])
+            yield Example(f"{channels} {layout}", (frames, boxes, (25, 30)), {"padding": padding})
+
+
+def test_blocks_of_several_tiles_have_no_races_and_make_what_others_make(monkeypatch):
     op = HostOp("crop_resize", with_small_limits({}, SMALL_LIMITS[1]), mode="races")
-    for example in sample("crop_resize"):
-        for call in raw_calls("crop_resize", example):
-            if call.part == "bwd_frames":
-                run_call(op, call)
-    op.harness.close()
+    try:
+        for example in (*sample("crop_resize"), *tiles_in_turn()):
+            for call in (call for call in raw_calls("crop_resize", example) if call.part == "bwd_frames"):
+                results = []
+                for choice in ("fast", "any"):
+                    monkeypatch.setenv(CHOICE, choice)
+                    results.append(op.kernel(call.part)(*call.arguments.values()).double())
+                torch.testing.assert_close(*results, rtol=0, atol=1e-5 * float(results[1].abs().max()) + 1e-30)
+    finally:
+        op.harness.close()
 
 
 # ----------------------------------------------------------------------------------------------------
