@@ -41,16 +41,19 @@ struct TileLayout {
   bool interleaved;
   int channels, height, width;       // of a frame
   int tile_planes, tile_rows;        // of a tile; the last ones have fewer
+  int tile_width;                    // the width, or less of it with one row
   int pitch;                         // sums from plane to plane
-  int across, down;                  // tiles of a frame beside each other, and below each other
+  int across, down;                  // tiles of a frame: of other planes, and below each other
   int tiles;                         // of a block
   int stride_c, stride_y, stride_x;  // elements in a patch, 0 where there is no other
 
   AF_HD int planes() const { return interleaved ? 1 : channels; }
-  AF_HD int scanline() const { return interleaved ? width * channels : width; }  // elements
+  AF_HD int pixel() const { return interleaved ? channels : 1; }  // elements from x to x + 1
+  AF_HD int scanline() const { return width * pixel(); }          // elements
   AF_HD int plane() const { return height * scanline(); }
+  AF_HD int tiles_of_width() const { return (width + tile_width - 1) / tile_width; }
   // Planes that are whole in a tile are one run of memory.
-  AF_HD bool merged() const { return tile_rows == height; }
+  AF_HD bool merged() const { return tile_rows == height && tile_width == width; }
   AF_HD int blocks_down() const { return (down + tiles - 1) / tiles; }
   AF_HD int sums() const { return (tile_planes * pitch + 2 * kGroup - 1) / kGroup * kGroup; }
 };
@@ -81,12 +84,13 @@ AF_DEVICE void write_run(T* to, float* sums, int count) {
   if (tail + thread < count) write_one(tail + thread);
 }
 
-// Scanlines [first_row, first_row + rows) of planes [first_plane, first_plane + planes) of a frame.
+// Pixels [first_x, first_x + width) of scanlines [first_row, first_row + rows) of planes [first_plane,
+// first_plane + planes) of a frame.
 template <int kCount>
 struct Tile {
   const TileLayout& layout;
-  int first_plane, planes, first_row, rows;
-  int groups;      // of channels, and columns of a pixel
+  int first_plane, planes, first_row, rows, first_x, width;
+  int groups;      // of channels, and columns of a pixel; three channels are one group
   uint32_t start;  // the first element's number in memory, modulo four
 
   AF_DEVICE Tile(const CropResize& p, const TileLayout& layout, int64_t frame, int across, int down)
@@ -95,14 +99,16 @@ struct Tile {
         planes(min_of(layout.tile_planes, layout.planes() - first_plane)),
         first_row(down * layout.tile_rows),
         rows(min_of(layout.tile_rows, layout.height - first_row)),
-        groups((layout.interleaved ? layout.channels : planes) / kCount) {
+        first_x(int(blockIdx.z) * layout.tile_width),
+        width(min_of(layout.tile_width, layout.width - first_x)),
+        groups(kCount == 3 ? 1 : (layout.interleaved ? layout.channels : planes) / kCount) {
     start = uint32_t(reinterpret_cast<uintptr_t>(p.frames.data) & 15) / uint32_t(size_of(p.frames.dtype)) +
             uint32_t(frame * p.frames.lead_stride[0]) + uint32_t(offset(0));
   }
 
   // Elements of the frame before the tile's part of a plane.
   AF_DEVICE int offset(int plane) const {
-    return (first_plane + plane) * layout.plane() + first_row * layout.scanline();
+    return (first_plane + plane) * layout.plane() + first_row * layout.scanline() + first_x * layout.pixel();
   }
 
   // [sums], the owners of columns add, then all threads write and clear.
@@ -116,13 +122,17 @@ struct Tile {
 
   // The sum of a channel of the tile, at x in its first scanline.
   AF_DEVICE float* sums(int channel, int x) const {
-    return layout.interleaved ? sums(0) + x * layout.channels + channel : sums(channel) + x;
+    return layout.interleaved ? sums(0) + (x - first_x) * layout.channels + channel
+                              : sums(channel) + (x - first_x);
   }
+
+  // Sums from a scanline to the next.
+  AF_DEVICE int scanline() const { return width * layout.pixel(); }
 
   // Writes the sums to the frame.
   template <class T>
   AF_DEVICE void write(T* frame) const {
-    const int runs = layout.merged() ? 1 : planes, run = rows * layout.scanline() * (planes / runs);
+    const int runs = layout.merged() ? 1 : planes, run = rows * scanline() * (planes / runs);
 #pragma unroll 1
     for (int n = 0; n < runs; ++n) write_run(frame + offset(n), sums(n), run);
   }
@@ -142,11 +152,14 @@ AF_DEVICE Footprint footprint_of_row(const CropResize& p, const Box<float>& box,
   return {box.cy, box.h, row_in_order(p, box, m), int(p.patches.height), int(p.frames.height), p.border};
 }
 
-// The columns of a warp, one of each lane, and what a box gives to them.
-template <class G, int kCount>
+// The columns of a warp, one of each lane, and what a box gives to them. The channels of a column lie
+// together, as four of interleaved ones do, which are then moved by one instruction; or it has every
+// so-manieth, so that those of neighbouring lanes lie side by side.
+template <class G, int kCount, bool kTogether>
 class Columns {
  public:
   using Tile = adafocus::Tile<kCount>;
+  static_assert(!kTogether || kCount == kGroup, "channels are moved in groups");
   static constexpr int kRows = kRowsAtOnce<kCount>;
 
   AF_DEVICE bool are_of(int64_t k) const { return k == k_; }
@@ -160,19 +173,17 @@ class Columns {
     const int rows = int(p.patches.height), outputs = int(p.patches.width);
     next_ = first_reader<BilinearFootprint32>(y, box.cy, box.h, rows, tile.layout.height, p.border);
     count_ = 0;
-    if (n >= width * tile.groups) return;
-    x_ = tile.layout.interleaved ? n / tile.groups : n % width;
-    group_ = tile.layout.interleaved ? n % tile.groups : n / width;
+    if (n >= tile.width * tile.groups) return;
+    x_ = tile.first_x + (tile.layout.interleaved ? n / tile.groups : n % tile.width);
+    group_ = kCount == 3 ? 0 : tile.layout.interleaved ? n % tile.groups : n / tile.width;
     const RangeOf<int> readers = readers_of<BilinearFootprint32>(x_, box.cx, box.w, outputs, width, p.border);
     begin_ = readers.begin;
     count_ = readers.end - readers.begin;
     weight0_ = count_ > 0 ? weight(p, 0) : 0.0f;
     weight1_ = count_ > 1 ? weight(p, 1) : 0.0f;
-    const int channel = tile.first_plane + group_;
+    const int channel = tile.first_plane + channel_of(tile, 0);
     from_ = typed<const G>(p.patches.data) + p.patch_offset(k) + channel * p.patches.stride_c +
             begin_ * p.patches.stride_x;
-#pragma unroll
-    for (int c = 0; c < kCount; ++c) scale_[c] = scale_of<float>(p, channel + c * tile.groups);
   }
 
   // Goes back to where rows may read scanline y.
@@ -182,12 +193,12 @@ class Columns {
 
   // Adds what the rows give to scanlines [first, last) of the tile, numbered in the tile.
   AF_DEVICE void add(const CropResize& p, const Tile& tile, const Box<float>& box, int first, int last) {
-    const int rows = int(p.patches.height), lane = thread_index() % kWarp, scanline = tile.layout.scanline();
+    const int rows = int(p.patches.height), lane = thread_index() % kWarp, scanline = tile.scanline();
     const bool reads = count_ > 0;
     if (__ballot_sync(kAllLanes, reads) == 0) return;
     float* sums[kCount];
 #pragma unroll
-    for (int c = 0; c < kCount; ++c) sums[c] = tile.sums(group_ + c * tile.groups, x_);
+    for (int c = 0; c < kCount; ++c) sums[c] = tile.sums(channel_of(tile, c), x_);
     for (int found = kWarp; found == kWarp && next_ < rows; next_ += found) {
       // Each lane looks at one of the next rows; the tile reads those from the first that are neither before
       // it nor past it.
@@ -228,43 +239,69 @@ class Columns {
   // Sums rows m, m + 1, ... of the patch's gradient where they read x; beyond the last row, the last again.
   AF_DEVICE void read(const CropResize& p, const Tile& tile, const Box<float>& box, int m,
                       float (&in_row)[kRows][kCount]) const {
-    const int stride_c = tile.groups * tile.layout.stride_c, stride_x = tile.layout.stride_x;
+    const int stride_c = (kTogether ? 1 : tile.groups) * tile.layout.stride_c;
+    const int stride_x = tile.layout.stride_x;
     int at[kRows];
 #pragma unroll
     for (int q = 0; q < kRows; ++q) {
       at[q] = row_in_order(p, box, min_of(m + q, int(p.patches.height) - 1)) * tile.layout.stride_y;
+      float value0[kCount], value1[kCount] = {};
+      load(from_ + at[q], stride_c, value0);
+      if (count_ > 1) load(from_ + at[q] + stride_x, stride_c, value1);
 #pragma unroll
-      for (int c = 0; c < kCount; ++c) {
-        const float value0 = load_as<float>(from_[at[q] + c * stride_c]);
-        const float value1 = count_ > 1 ? load_as<float>(from_[at[q] + stride_x + c * stride_c]) : 0.0f;
-        in_row[q][c] = weight0_ * value0 + weight1_ * value1;
-      }
+      for (int c = 0; c < kCount; ++c) in_row[q][c] = weight0_ * value0[c] + weight1_ * value1[c];
     }
 #pragma unroll 1
     for (int b = 2; b < count_; ++b) {  // only enlarged boxes have more than two
       const float w = weight(p, b);
 #pragma unroll
       for (int q = 0; q < kRows; ++q) {
+        float value[kCount];
+        load(from_ + at[q] + b * stride_x, stride_c, value);
 #pragma unroll
-        for (int c = 0; c < kCount; ++c) {
-          in_row[q][c] += w * load_as<float>(from_[at[q] + b * stride_x + c * stride_c]);
-        }
+        for (int c = 0; c < kCount; ++c) in_row[q][c] += w * value[c];
       }
     }
 #pragma unroll
-    for (int q = 0; q < kRows; ++q) {
+    for (int c = 0; c < kCount; ++c) {
+      // From memory each time, since registers are scarcer.
+      const float scale = scale_of<float>(p, tile.first_plane + channel_of(tile, c));
 #pragma unroll
-      for (int c = 0; c < kCount; ++c) in_row[q][c] *= scale_[c];
+      for (int q = 0; q < kRows; ++q) in_row[q][c] *= scale;
+    }
+  }
+
+  // The c-th channel of the column in the tile.
+  AF_DEVICE int channel_of(const Tile& tile, int c) const {
+    return kCount == 3 ? c : kTogether ? group_ * kCount + c : group_ + c * tile.groups;
+  }
+
+  AF_DEVICE static void load(const G* from, int stride_c, float (&values)[kCount]) {
+    if constexpr (kTogether) {
+      const ChannelGroup<float> group = load_group<float>(from, stride_c, kCount);
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) values[c] = group[c];
+    } else {
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) values[c] = load_as<float>(from[c * stride_c]);
     }
   }
 
   AF_DEVICE static void add_to(float* const (&sums)[kCount], int at, float weight,
                                const float (&values)[kCount]) {
-    float sum[kCount];
+    if constexpr (kTogether) {
+      ChannelGroup<float>& to = *reinterpret_cast<ChannelGroup<float>*>(sums[0] + at);
+      ChannelGroup<float> sum = to;
 #pragma unroll
-    for (int c = 0; c < kCount; ++c) sum[c] = sums[c][at];
+      for (int c = 0; c < kCount; ++c) sum[c] += weight * values[c];
+      to = sum;
+    } else {
+      float sum[kCount];
 #pragma unroll
-    for (int c = 0; c < kCount; ++c) sums[c][at] = sum[c] + weight * values[c];
+      for (int c = 0; c < kCount; ++c) sum[c] = sums[c][at];
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) sums[c][at] = sum[c] + weight * values[c];
+    }
   }
 
   int k_ = -1;
@@ -272,7 +309,6 @@ class Columns {
   int x_ = 0, group_ = 0;      // of the lane's column
   int begin_ = 0, count_ = 0;  // outputs that read x
   float weight0_, weight1_;    // of the first two
-  float scale_[kCount];        // of the channels
   const G* from_;              // the first channel's gradient, in row 0, at the first output
 };
 
@@ -286,8 +322,8 @@ AF_DEVICE void for_each_column(int columns, const F& f) {
   for (int n = warp % across * kWarp; n < columns; n += across * kWarp) f(n + lane, warp / across, parts);
 }
 
-// Grid: (frame, tiles of it).
-template <class G, int kCount>
+// Grid: (frame, its planes and tiles from top to bottom, parts of its width).
+template <class G, int kCount, bool kTogether>
 __launch_bounds__(kThreads, kCount < 4 ? 3 : 2) AF_KERNEL
     crop_resize_bwd_frames_tiled_kernel(const CropResize p, const TileLayout layout) {
   using Tile = Tile<kCount>;
@@ -297,10 +333,10 @@ __launch_bounds__(kThreads, kCount < 4 ? 3 : 2) AF_KERNEL
   const int end = min_of(begin + layout.tiles, layout.down);
   for (int n = 4 * thread_index(); n < layout.sums(); n += 4 * kThreads) store_16(Tile::sums() + n, {});
   __syncthreads();
-  Columns<G, kCount> own;
+  Columns<G, kCount, kTogether> own;
   for (int down = begin; down < end; ++down) {
     const Tile tile(p, layout, frame, across, down);
-    const int columns = layout.width * tile.groups;
+    const int columns = tile.width * tile.groups;
     for_each_box<float>(p, frame, [&](int64_t k) {
       const Box<float> box = p.box<float>(k);
       const RangeOf<int> read =
@@ -326,9 +362,15 @@ __launch_bounds__(kThreads, kCount < 4 ? 3 : 2) AF_KERNEL
   }
 }
 
-// Channels of a column: a divisor of the channels of a frame.
+// Channels of a column: a divisor of the channels of a frame. Three are all.
 int channels_of_column(const CropResize& p) {
-  return p.frames.channels % 4 == 0 ? 4 : p.frames.channels % 3 == 0 ? 3 : 1;
+  return p.frames.channels % 4 == 0 ? 4 : p.frames.channels == 3 ? 3 : 1;
+}
+
+// True if those of a column lie together, four elements from a boundary of four on.
+bool channels_lie_together(const CropResize& p) {
+  const uintptr_t before = reinterpret_cast<uintptr_t>(p.frames.data) / size_of(p.frames.dtype);
+  return p.frames.stride_c == 1 && channels_of_column(p) == kGroup && before % kGroup == 0;
 }
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -359,6 +401,7 @@ TileLayout tile_layout(const CropResize& p) {
   const int64_t count = channels_of_column(p),
                 planes = layout.interleaved ? 1 : count;  // the fewest of a tile
   const int64_t row_bytes = planes * layout.scanline() * int64_t(sizeof(float));
+  layout.tile_width = int(divide_up(width, min_of(divide_up(row_bytes, kTileBytes), width)));
   const int64_t down = divide_up(height, clamp_to<int64_t>(kTileBytes / row_bytes, 1, height));
   layout.tile_rows = int(divide_up(height, down));
   layout.down = int(divide_up(height, layout.tile_rows));
@@ -368,14 +411,15 @@ TileLayout tile_layout(const CropResize& p) {
   if (layout.merged() && !layout.interleaved) {
     layout.tile_planes = int(planes * clamp_to<int64_t>(most, 1, channels / planes));
   }
-  const int64_t part = layout.tile_rows * layout.scanline();
+  const int64_t part = int64_t(layout.tile_rows) * layout.tile_width * layout.pixel();
   layout.pitch = int(layout.merged() ? part : divide_up(part, kGroup) * kGroup + kGroup);
   layout.across = int(divide_up(layout.planes(), layout.tile_planes));
-  const int64_t blocks =
-      p.frames.count * layout.across >= kManyFrames ? divide_up(layout.down, kTiles) : layout.down;
+  const int64_t blocks = p.frames.count * layout.across * layout.tiles_of_width() >= kManyFrames
+                             ? divide_up(layout.down, kTiles)
+                             : layout.down;
   layout.tiles = int(divide_up(layout.down, blocks));
   if (layout.sums() * sizeof(float) > kMaxShared - kStaticShared ||
-      int64_t(layout.across) * layout.blocks_down() > kMaxGridY) {
+      int64_t(layout.across) * layout.blocks_down() > kMaxGridY || layout.tiles_of_width() > kMaxGridY) {
     return {};
   }
   return layout;
@@ -387,11 +431,16 @@ bool can_tile_bwd_frames(const CropResize& p) { return tile_layout(p).tiles > 0;
 
 const char* crop_resize_bwd_frames_tiled(const CropResize& p, void* stream) {
   const TileLayout layout = tile_layout(p);
-  const dim3 grid(unsigned(p.frames.count), unsigned(layout.across * layout.blocks_down()));
+  const dim3 grid(unsigned(p.frames.count), unsigned(layout.across * layout.blocks_down()),
+                  unsigned(layout.tiles_of_width()));
   return visit_small_float(p.patches.dtype, [&](auto tag) {
+    using G = typename decltype(tag)::type;
+    const auto launched = [&](auto kernel) {
+      return launch(kernel, grid, dim3(kThreads), layout.sums() * sizeof(float), stream, p, layout);
+    };
+    if (channels_lie_together(p)) return launched(crop_resize_bwd_frames_tiled_kernel<G, kGroup, true>);
     return visit_int<1, 3, 4>(channels_of_column(p), [&](auto count) {
-      return launch(crop_resize_bwd_frames_tiled_kernel<typename decltype(tag)::type, count()>, grid,
-                    dim3(kThreads), layout.sums() * sizeof(float), stream, p, layout);
+      return launched(crop_resize_bwd_frames_tiled_kernel<G, count(), false>);
     });
   });
 }
