@@ -23,7 +23,11 @@ LIMITS = {
 RESERVED_SHARED = 1024
 
 # Part of a kernel's name -> the most bytes of shared memory that its launches ask for in usual calls.
-LAUNCH_SHARED = {"_staged_kernel": 24 * 1024, "_frames_tiled_kernel": 32 * 1024 + 256}
+LAUNCH_SHARED = {
+    "_staged_kernel": 24 * 1024,
+    "_frames_tiled_kernel": 32 * 1024 + 256,
+    "_conv3d_tiled_kernel": 27 * 2 * 128,  # weights of 3 x 3 x 3 taps, in float32 of 128 bytes of float16
+}
 
 
 @dataclass(frozen=True)
