@@ -154,7 +154,7 @@ AF_DEVICE Footprint footprint_of_row(const CropResize& p, const Box<float>& box,
 
 // The columns of a warp, one of each lane, and what a box gives to them. The channels of a column lie
 // together, as four of interleaved ones do, which are then moved by one instruction; or it has every
-// so-manieth, so that those of neighbouring lanes lie side by side.
+// groups-th one, so that those of neighbouring lanes lie side by side.
 template <class G, int kCount, bool kTogether>
 class Columns {
  public:
