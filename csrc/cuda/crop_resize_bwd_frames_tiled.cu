@@ -315,7 +315,7 @@ class Columns {
 // Calls f(n, part, parts) in whole warps, whose lanes have a column n each: this thread takes one of so many
 // parts of its scanlines. The last warp's columns may not exist.
 template <class F>
-AF_DEVICE void for_each_column(int columns, const F& f) {
+AF_DEVICE void for_each_warp_column(int columns, const F& f) {
   const int across = min_of((columns + kWarp - 1) / kWarp, kWarps), parts = kWarps / across;
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp;
   if (warp >= parts * across) return;
@@ -342,7 +342,7 @@ __launch_bounds__(kThreads, kCount < 4 ? 3 : 2) AF_KERNEL
       const RangeOf<int> read =
           pixels_of<BilinearFootprint32>(box.cy, box.h, int(p.patches.height), layout.height, p.border);
       if (read.end <= tile.first_row || read.begin >= tile.first_row + tile.rows) return;
-      for_each_column(columns, [&](int n, int part, int parts) {
+      for_each_warp_column(columns, [&](int n, int part, int parts) {
         const int share = (tile.rows + parts - 1) / parts, first = part * share;
         const int last = min_of(first + share, tile.rows), y = tile.first_row + first;
         if (own.are_of(k) && columns <= kThreads && parts == 1) {
