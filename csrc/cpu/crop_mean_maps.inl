@@ -177,17 +177,14 @@ class RunSums {
       for (int64_t j = 0; j < n; ++j) {
         const int64_t from = offset + (c + j) * frames_.stride_c;
         run[j] = runs_.load(element(frames_.data, frames_.dtype, from), buffer_[j]);
-        if (runs_.overlap) prefetch(from + kAhead * frames_.stride_c);
+        // The gaps between runs mislead the processor's own guesses.
+        if (runs_.overlap) {
+          const int64_t ahead = from + kAhead * frames_.stride_c;
+          prefetch(element(frames_.data, frames_.dtype, ahead), runs_.count * size_of(frames_.dtype));
+        }
       }
       visit_int<4, 3, 2, 1>(n, [&](auto count) { f(count, c, run); });
     }
-  }
-
-  // Fetches a run, or nothing where there is none: the gaps between runs mislead the processor's own guesses.
-  __attribute__((always_inline)) void prefetch(int64_t from) const {
-    const char* const run = static_cast<const char*>(element(frames_.data, frames_.dtype, from));
-    const int64_t bytes = runs_.count * size_of(frames_.dtype);
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(run + at);
   }
 
   // totals [elements of a run] = the sum over channels of run a, each times its factor

@@ -148,13 +148,11 @@ struct ScanlineReader {
 
   // Asks for the scanlines of a tap that is read soon, where all that lies in them is read. Where channels
   // are planes the processor does so by itself.
-  __attribute__((always_inline)) void prefetch(const Tap<C>& y) const {
+  AF_HD void read_soon(const Tap<C>& y) const {
     if (layout.stride_c != 1 || layout.stride_x != layout.channels || columns.sparse) return;
     const int64_t bytes = columns.count * layout.stride_x * size_of(layout.dtype);
     for (const void* from : {scanline(y.first), scanline(y.first + 1)}) {
-      for (int64_t at = 0; from && at < bytes; at += 64) {  // a cache line
-        __builtin_prefetch(static_cast<const char*>(from) + at);
-      }
+      if (from) prefetch(from, bytes);
     }
   }
 
@@ -235,7 +233,7 @@ void crop_box(BilinearWorkspace<C>& work, int64_t k, const StoreScanline& store)
     return sample_tap<C>(box.cy, box.h, min_of(i, out.height - 1), out.height, frames.height);
   };
   for (int64_t i = 0; i < out.height; ++i) {
-    reader.prefetch(tap(i + 2));
+    reader.read_soon(tap(i + 2));
     reader.read(tap(i), work.scanline0);
     blend_columns(work.scanline0, work.columns, work.weights, out.width, work.pixel_stride(),
                   work.patch_scanline);

@@ -33,7 +33,7 @@ __launch_bounds__(kThreads) AF_KERNEL box_chains_kernel(const CropResize p) {
 const char* chain_boxes(CropResize& p, int32_t* chains, void* stream) {
   if (p.index_type == IndexType::kNone) return nullptr;
   p.chains = {chains, chains + p.frames.count};
-  const unsigned blocks = unsigned((p.frames.count + kWarps - 1) / kWarps);
+  const unsigned blocks = unsigned(divide_up(p.frames.count, kWarps));
   return visit_compute(p.double_precision, [&](auto tag) {
     return launch(box_chains_kernel<typename decltype(tag)::type>, dim3(blocks), dim3(kWarp, kWarps), 0,
                   stream, p);

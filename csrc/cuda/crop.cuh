@@ -42,7 +42,7 @@ struct Items {
       : pixels(uint32_t(height * width)),
         width(uint32_t(width)),
         channels(uint32_t(images.channels)),
-        groups(uint32_t((images.channels + kGroup - 1) / kGroup)),
+        groups(uint32_t(divide_up(images.channels, kGroup))),
         groups_first(images.stride_c == 1) {}
 
   AF_HD int64_t count() const { return int64_t(pixels) * groups; }
@@ -69,7 +69,7 @@ inline const char* why_not_launched(const CropResize& p) {
 
 // Grid of (image, chunk of its items), with as many chunks as keep the threads of a block busy.
 inline dim3 grid_over(int64_t images, int64_t items) {
-  const int64_t blocks = clamp_to<int64_t>((items + kThreads - 1) / kThreads, 1, kMaxGridY);
+  const int64_t blocks = clamp_to<int64_t>(divide_up(items, kThreads), 1, kMaxGridY);
   return dim3(unsigned(images), unsigned(blocks), 1);
 }
 

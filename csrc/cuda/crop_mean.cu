@@ -224,7 +224,7 @@ uint32_t columns_for(const ImageBatch& frames) {
 template <class C>
 const char* fwd(const CropMean& p, void* stream) {
   const uint32_t columns = columns_for(p.crop.frames);
-  const int64_t chunks = (Items(p.crop.frames).groups + columns - 1) / columns;
+  const int64_t chunks = divide_up(Items(p.crop.frames).groups, columns);
   const dim3 grid(unsigned(p.crop.num_boxes()), unsigned(min_of(chunks, kMaxGridY)));
   return launch(crop_mean_fwd_kernel<C>, grid, dim3(kThreads), 0, stream, p, columns);
 }

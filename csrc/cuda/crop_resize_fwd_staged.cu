@@ -132,7 +132,7 @@ int chunk_of(const CropResize& p, const StagedLayout& layout) {
 
 int64_t chunks_of(const CropResize& p, const StagedLayout& layout) {
   const int chunk = chunk_of(p, layout);
-  return (p.patches.height + chunk - 1) / chunk;
+  return divide_up(p.patches.height, chunk);
 }
 
 }  // namespace

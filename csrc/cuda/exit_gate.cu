@@ -331,22 +331,18 @@ __launch_bounds__(kThreads) AF_KERNEL
   if (end == p.logits.rows && threadIdx.x == 0) write_counts(p, counts);
 }
 
-constexpr int64_t blocks_for(int64_t items, int64_t items_of_a_block) {
-  return (items + items_of_a_block - 1) / items_of_a_block;
-}
-
 // Flags the rows of a list and lists all, after they have been scored.
 const char* list_by_many(const ExitGate& p, Scratch scratch, void* stream) {
   if (p.active_kind == Active::kList && p.num_active > 0) {
-    const int64_t blocks = min_of(blocks_for(p.num_active, kThreads), kMaxGridX);
+    const int64_t blocks = min_of(divide_up(p.num_active, kThreads), kMaxGridX);
     if (const char* why =
             launch(exit_gate_flag_kernel, dim3(unsigned(blocks)), dim3(kThreads), 0, stream, p, scratch)) {
       return why;
     }
   }
   constexpr int64_t kAtATime = kListRounds * kThreads;
-  const int64_t chunk = blocks_for(blocks_for(p.logits.rows, kAtATime), kListBlocks) * kAtATime;
-  return launch(exit_gate_list_kernel, dim3(unsigned(blocks_for(p.logits.rows, chunk))), dim3(kThreads), 0,
+  const int64_t chunk = divide_up(divide_up(p.logits.rows, kAtATime), kListBlocks) * kAtATime;
+  return launch(exit_gate_list_kernel, dim3(unsigned(divide_up(p.logits.rows, chunk))), dim3(kThreads), 0,
                 stream, p, scratch, chunk);
 }
 
@@ -356,7 +352,7 @@ const char* fwd(const ExitGate& p, Scratch scratch, void* stream) {
   if (rows <= kLoneRows) {
     return launch(exit_gate_fwd_kernel<T>, dim3(1), dim3(kThreadsThatFit<T>), 0, stream, p, scratch);
   }
-  const dim3 blocks(unsigned(min_of(blocks_for(rows, kWarps), kMaxBlocks)));
+  const dim3 blocks(unsigned(min_of(divide_up(rows, kWarps), kMaxBlocks)));
   if (rows <= kManyRows) {
     if (const char* why = clear_memory(scratch.ticket(rows), sizeof(uint32_t), stream)) return why;
     return launch(exit_gate_fwd_kernel<T>, blocks, dim3(kThreads), 0, stream, p, scratch);

@@ -139,12 +139,12 @@ class StagedScanlines {
   // Copies a segment, in whole pieces of 16 bytes: at its ends those may bring bytes of the neighbours into
   // the margins.
   AF_DEVICE void stage_segment(int n, int lane) const {
-    const unsigned char* const from = segment(tables_.scanline_of_slot[n / kSegments], n % kSegments);
-    const int phase = int(reinterpret_cast<uintptr_t>(from) & 15), at = n * layout_.pitch + kMargin + phase;
-    const int bytes = count_ * kPixel;
+    const int scanline = tables_.scanline_of_slot[n / kSegments];
+    const unsigned char* const from = segment(scanline, n % kSegments);
+    const int at = segment_at(n, scanline), bytes = count_ * kPixel;
     if (lane == 0) tables_.segment_at[n] = at;
 #pragma unroll 1
-    for (int begin = 16 * lane - phase; begin < bytes + kBehind; begin += 16 * kLanes) {
+    for (int begin = 16 * lane - (at & 15); begin < bytes + kBehind; begin += 16 * kLanes) {
       if (whole_ || lies_in_frames(from + begin)) {
         copy_async_16(segments() + at + begin, from + begin);
       } else {

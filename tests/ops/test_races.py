@@ -148,9 +148,9 @@ def test_kernels_have_no_races(watched, monkeypatch, op, part, choice):
 SMALL_LIMITS = [
     {"launch.h": [("kMaxGridX = INT32_MAX, kMaxGridY = 65535", "kMaxGridX = 2, kMaxGridY = 2")]},
     {
-        "crop_resize_bwd_frames_tiled.cu": [
+        "frame_tiles.cuh": [
             ("kManyFrames = 256", "kManyFrames = 1"),
-            ("kTileBytes = 32 * 1024", "kTileBytes = 1024"),
+            ("kTileBytes = 32 * 1024", "kTileBytes = 4 * 1024"),
         ]
     },
 ]

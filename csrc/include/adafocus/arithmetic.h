@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "adafocus/macros.h"
 
@@ -34,6 +35,12 @@ AF_HD C max_of(C a, C b) {
 template <class C>
 AF_HD C clamp_to(C x, C low, C high) {
   return min_of(max_of(x, low), high);
+}
+
+// Units that hold so many, the last of which may be less than full.
+template <class I>
+AF_HD constexpr I divide_up(I count, std::common_type_t<I> unit) {
+  return (count + unit - 1) / unit;
 }
 
 }  // namespace adafocus
